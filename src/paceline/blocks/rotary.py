@@ -1,0 +1,67 @@
+"""Rotary positions: each pair (x_2i, x_2i+1) is turned by the angle `position * base^(-2i/s)`.
+
+The product of a query and a key then depends on the difference of their positions only. The positions are an
+argument, so that a sparse part can pass the tokens' *original* indices. Time O(b t s), no state.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from paceline.core.card import Source
+from paceline.core.errors import PacelineError
+
+PAPERS = (
+    Source(title="RoFormer: Enhanced Transformer with Rotary Position Embedding", arxiv="2104.09864", year=2021),
+)
+
+
+class Rotary(torch.nn.Module):
+    """Rotary position embedding for heads of even width s."""
+
+    def __init__(self, width: int, base: float = 10_000.0) -> None:
+        super().__init__()
+        if width % 2:
+            raise PacelineError(f"Rotary positions turn pairs, so the head width must be even, not {width}.")
+        self.width, self.base = width, base
+
+    def turns(self, positions: Int[Tensor, "*batch t"]) -> tuple[Tensor, Tensor]:
+        """cos and sin of every angle, each (*batch, t, s/2) in fp32; compute once, apply to queries and keys."""
+        steps = torch.arange(0, self.width, 2, device=positions.device, dtype=torch.float32) / self.width
+        angles = positions.unsqueeze(-1).float() * self.base**-steps
+        return angles.cos(), angles.sin()
+
+    def forward(self, x: Float[Tensor, "*batch t s"], positions: Int[Tensor, "*#batch t"]) -> Float[Tensor, "*batch t s"]:
+        """x turned by its positions (shape of x without the last axis, or broadcasting to it)."""
+        return rotate(x, self.turns(positions))
+
+
+def rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the pairs of x (..., t, s) by precomputed `turns` (broadcast over leading axes)."""
+    cos, sin = turns
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).type_as(x)
+
+
+def naive_rotary(x: Tensor, position: int, base: float = 10_000.0) -> Tensor:
+    """The paper's complex form for one vector x (s,) at one position."""
+    width = x.shape[-1]
+    pairs = torch.view_as_complex(x.reshape(-1, 2))
+    angles = torch.tensor([position * base ** (-2 * i / width) for i in range(width // 2)])
+    return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).reshape(-1)
+
+
+class _Example(torch.nn.Module):
+    """Rotary at positions 0..t-1, so that the contract can call it with x alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rotary = Rotary(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rotary(x, torch.arange(x.shape[-2]))
+
+
+def example() -> torch.nn.Module:
+    """The smallest instance for the contract tests."""
+    return _Example()

@@ -1,0 +1,75 @@
+"""Cards: where a method comes from, readable without importing it.
+
+A part says `PAPERS = (Paper(title=..., arxiv=..., year=..., says=...),)` as a literal. `read_card` takes it
+from the syntax tree, so that `paceline list` never pays for torch and never runs a part's code.
+"""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+from paceline.core.errors import PacelineError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """A paper of the stock. `says` is the one sentence that a claim puts to the test."""
+
+    title: str
+    arxiv: str
+    year: int
+    says: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The work that introduced a textbook part: a baseline, or a task."""
+
+    title: str
+    year: int
+    arxiv: str = ""
+    says: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a method before it is imported."""
+
+    family: str
+    method: str
+    summary: str
+    """First line of the module's docstring."""
+    docstring: str
+    papers: tuple[Paper | Source, ...]
+
+
+def read_card(path: Path) -> Card:
+    """The card of the method in `path`; its family is the folder, its name the stem.
+
+    Raises:
+        PacelineError: no docstring, no `PAPERS`, or `PAPERS` is not a literal tuple of `Paper` and `Source`.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstring = ast.get_docstring(tree)
+    if not docstring:
+        raise PacelineError(f"{path} has no module docstring: say there what the method computes.")
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "PAPERS" for t in node.targets):
+            return Card(path.parent.name, path.stem, docstring.splitlines()[0], docstring, _papers(node.value, path))
+    raise PacelineError(f"{path} has no PAPERS: name there the paper or source of the method.")
+
+
+def _papers(node: ast.expr, path: Path) -> tuple[Paper | Source, ...]:
+    kinds = {"Paper": Paper, "Source": Source}
+    if not isinstance(node, ast.Tuple) or not node.elts:
+        raise PacelineError(f"PAPERS in {path} must be a non-empty tuple.")
+    papers: list[Paper | Source] = []
+    for call in node.elts:
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds):
+            raise PacelineError(f"PAPERS in {path} may hold only Paper(...) and Source(...).")
+        try:
+            fields = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+            papers.append(kinds[call.func.id](**fields))
+        except (ValueError, TypeError) as error:
+            raise PacelineError(f"PAPERS in {path}: {call.func.id} takes literal keywords only ({error}).") from error
+    return tuple(papers)

@@ -1,0 +1,1 @@
+"""Tier 2: ONE decoder skeleton, ONE training loop, checkpoints."""

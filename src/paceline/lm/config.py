@@ -1,0 +1,109 @@
+"""From names to models: which mixers, how wide, and how to hit a number of parameters."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from paceline.core.discovery import part
+from paceline.core.errors import PacelineError
+from paceline.core.spec import check, parse
+from paceline.lm.decoder import Decoder, count_parameters
+from paceline.mixers._contract import Mixer
+
+WIDTH_STEP = 8
+HIDDEN_RATIO = 2.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything needed to build a decoder again; saved as `config.json`."""
+
+    vocab_size: int
+    d_model: int
+    hidden: int
+    """Width of the feed-forwards."""
+    plan: tuple[str, ...]
+    """The mixer of each layer, such as `attention(window=64)`."""
+    task: str = "text"
+    """What the model was trained on; `text` models read and write bytes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"model_type": "paceline", "architectures": ["PacelineForCausalLM"], **asdict(self), "plan": list(self.plan)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Config":
+        """The inverse of `to_dict`.
+
+        Raises:
+            PacelineError: a field is missing or unknown, or has another type.
+        """
+        values = {k: v for k, v in values.items() if k not in ("model_type", "architectures")}
+        try:
+            config = cls(**{**values, "plan": tuple(values["plan"])})
+            whole = (config.vocab_size, config.d_model, config.hidden)
+            if not all(isinstance(n, int) and 0 < n < 2**31 for n in whole) or not all(isinstance(s, str) for s in config.plan):
+                raise TypeError("sizes must be positive whole numbers and the plan a list of names")
+        except (KeyError, TypeError) as error:
+            raise PacelineError(f"This config.json does not describe a Paceline model: {error}.") from error
+        return config
+
+
+def mixer(name: str, d_model: int) -> Mixer:
+    """The mixer written as `name`, e.g. `attention(window=64)`, of width d_model.
+
+    Raises:
+        PacelineError: unknown name or argument, or sizes that do not fit.
+    """
+    spec = parse(name)
+    kind = part("mixers", spec.name)
+    check(spec, kind, given=("d_model",))
+    return kind(d_model, **spec.arguments)  # type: ignore[no-any-return]
+
+
+def build(config: Config) -> Decoder:
+    """The decoder of a config, freshly initialised from torch's global generator."""
+    return Decoder(config.vocab_size, [mixer(name, config.d_model) for name in config.plan], config.hidden)
+
+
+def fit(plan: Sequence[str], vocab_size: int, parameters: int, task: str = "text") -> Config:
+    """The config of a plan whose number of parameters is nearest to `parameters`.
+
+    The width grows in steps of 8 with feed-forwards twice as wide; then the feed-forwards take up the slack.
+
+    Raises:
+        PacelineError: no width fits the plan, or even the smallest model is more than 10 % too large.
+    """
+    best: tuple[int, Config] | None = None
+    refused: PacelineError | None = None
+    width = WIDTH_STEP
+    while True:
+        config = Config(vocab_size, width, int(HIDDEN_RATIO * width), tuple(plan), task)
+        try:
+            size = _size(config)
+        except PacelineError as error:
+            refused = error
+            if width >= 256 and best is None:
+                raise refused from error
+        else:
+            if best is None or abs(size - parameters) < abs(best[0] - parameters):
+                best = (size, config)
+            if size > parameters:
+                break
+        width += WIDTH_STEP
+    assert best is not None
+    size, config = best
+    hidden = config.hidden + round((parameters - size) / (3 * config.d_model * len(plan)))
+    config = Config(vocab_size, config.d_model, max(hidden, WIDTH_STEP), tuple(plan), task)
+    if (smallest := _size(config)) > 1.1 * parameters:
+        raise PacelineError(
+            f"{plan[0]} over a vocabulary of {vocab_size} needs at least {smallest:,} parameters: ask for more than {parameters:,}."
+        )
+    return config
+
+
+def _size(config: Config) -> int:
+    with torch.device("meta"):  # shapes only, no memory and no random numbers
+        return count_parameters(build(config))

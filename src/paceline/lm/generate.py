@@ -1,0 +1,44 @@
+"""Sampling from a causal language model, one token at a time through its state."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from paceline.core.errors import PacelineError
+from paceline.core.state import LM
+
+
+@torch.no_grad()
+def generate(
+    lm: LM, prompt: Int[Tensor, " t"], tokens: int, *, temperature: float = 1.0, seed: int = 0
+) -> Iterator[int]:
+    """Yield `tokens` tokens after the prompt. The prompt is read once; every later step reads one token.
+
+    Args:
+        lm: any model of the protocol.
+        prompt: at least one token.
+        tokens: how many to generate.
+        temperature: divides the logits; 0 takes the likeliest token.
+        seed: of the draws.
+
+    Raises:
+        PacelineError: an empty prompt, a negative temperature, or logits that are not numbers.
+    """
+    if prompt.numel() == 0:
+        raise PacelineError("The prompt is empty: give at least one character to continue from.")
+    if not temperature >= 0:
+        raise PacelineError(f"The temperature must be 0 or above, not {temperature}.")
+    draws = torch.Generator().manual_seed(seed)
+    logits, state = lm(prompt.unsqueeze(0), None)
+    for _ in range(tokens):
+        last = logits[0, -1].float()
+        if not torch.isfinite(last).all():
+            raise PacelineError("The model returned logits that are not finite: its weights are damaged or it diverged.")
+        if temperature == 0:
+            token = int(last.argmax())
+        else:
+            token = int(torch.multinomial((last / temperature).softmax(-1), 1, generator=draws))
+        yield token
+        logits, state = lm(torch.tensor([[token]]), state)

@@ -1,0 +1,1 @@
+"""Tier 2: parts that move information between the tokens of a sequence."""

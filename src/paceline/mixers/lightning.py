@@ -1,0 +1,117 @@
+"""Lightning attention: causal linear attention with a fixed decay per head, in chunks.
+
+    S_t = lambda S_{t-1} + k_t v_t^T,   o_t = q_t S_t,   y = W_o (g * RMSNorm(o))
+
+with lambda_h = exp(-2^(-8 h / heads)), h = 1 .. heads, SiLU on q and k, and a sigmoid gate g from the input.
+Inside a chunk of c tokens as (Q K^T * decay) V, between chunks through S.
+Time O(b t d (c + s)), linear in t. State: heads x s x s numbers a sequence, s = d / heads.
+
+Departure: no LRPE positions and no layer-wise schedule of the decay (they belong to TransNormerLLM).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from paceline.core.card import Source
+from paceline.core.errors import PacelineError
+from paceline.mixers._contract import Flops, Mixer, MixerState
+
+PAPERS = (
+    Source(
+        title="Lightning Attention-2: A Free Lunch for Handling Unlimited Sequence Lengths in Large Language Models",
+        arxiv="2401.04658",
+        year=2024,
+    ),
+)
+
+CHUNK = 64
+
+
+class Lightning(Mixer):
+    """Causal linear attention with decay.
+
+    Args:
+        d_model: width d, a multiple of `heads`.
+        heads: heads, each with its own decay.
+
+    Raises:
+        PacelineError: the width is not a multiple of the heads.
+    """
+
+    def __init__(self, d_model: int, heads: int = 4) -> None:
+        super().__init__()
+        if heads < 1 or d_model % heads:
+            raise PacelineError(f"lightning: the width {d_model} is not a multiple of heads={heads}.")
+        self.d_model, self.heads, self.head_width = d_model, heads, d_model // heads
+        self.qkvg = nn.Linear(d_model, 4 * d_model, bias=False)
+        self.norm = nn.RMSNorm(d_model)
+        self.out = nn.Linear(d_model, d_model, bias=False)
+        rate = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
+        self.register_buffer("rate", rate, persistent=False)
+        self.rate: Tensor
+
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """See `Mixer.forward`."""
+        return self.extend(x, self.initial_state(x.shape[0]))[0]
+
+    def initial_state(self, batch: int) -> MixerState:
+        """S = 0."""
+        return {"s": self.out.weight.new_zeros(batch, self.heads, self.head_width, self.head_width)}
+
+    def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
+        """See `Mixer.extend`."""
+        q, k, v, gate = self._project(x)
+        length = x.shape[1]
+        chunk = min(CHUNK, length)
+        steps = torch.arange(chunk, device=x.device)
+        ages = steps.unsqueeze(1) - steps
+        decay = torch.exp(-self.rate.view(-1, 1, 1) * ages.clamp(min=0)) * (ages >= 0)  # (heads, c, c)
+        s, outputs = state["s"], []
+        for start in range(0, length, chunk):  # over chunks, not tokens
+            qc, kc, vc = (z[:, :, start : start + chunk] for z in (q, k, v))
+            size = qc.shape[2]
+            inside = (qc @ kc.transpose(2, 3) * decay[:, :size, :size]) @ vc
+            entering = torch.exp(-self.rate.view(-1, 1, 1) * (steps[:size] + 1).unsqueeze(1))
+            outputs.append(inside + entering * (qc @ s))
+            leaving = torch.exp(-self.rate.view(-1, 1, 1) * (size - 1 - steps[:size]).unsqueeze(1))
+            s = torch.exp(-self.rate * size).view(-1, 1, 1) * s + (kc * leaving).transpose(2, 3) @ vc
+        return self._merge(torch.cat(outputs, dim=2), gate), {"s": s}
+
+    def state_bytes(self, batch: int, length: int) -> int:
+        """heads x s x s numbers, whatever the length."""
+        return batch * self.d_model * self.head_width * self.out.weight.element_size()
+
+    def flops(self, batch: int, length: int) -> Flops:
+        """Projections, the (c, c) products and the two through the state."""
+        chunk = min(CHUNK, length)
+        whole, rest = divmod(length, chunk)
+        inside = 4.0 * (whole * chunk**2 + rest**2) * self.head_width
+        through = 4.0 * length * self.head_width**2
+        projections = 2.0 * batch * length * (self.qkvg.weight.numel() + self.out.weight.numel())
+        return Flops(projections + batch * self.heads * (inside + through))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        q, k, v, gate = self.qkvg(x).chunk(4, dim=-1)
+        q, k, v = (z.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2) for z in (q, k, v))
+        return functional.silu(q) * self.head_width**-0.5, functional.silu(k), v, gate
+
+    def _merge(self, heads: Tensor, gate: Tensor) -> Tensor:
+        return self.out(self.norm(heads.transpose(1, 2).flatten(2)) * gate.sigmoid())
+
+
+def naive_lightning(part: Lightning, x: Tensor) -> Tensor:
+    """The recurrence, one token at a time."""
+    q, k, v, gate = part._project(x)
+    s = x.new_zeros(x.shape[0], part.heads, part.head_width, part.head_width)
+    outputs = []
+    for t in range(x.shape[1]):
+        s = torch.exp(-part.rate).view(-1, 1, 1) * s + k[:, :, t].unsqueeze(-1) * v[:, :, t].unsqueeze(-2)
+        outputs.append((q[:, :, t].unsqueeze(-2) @ s).squeeze(-2))
+    return part._merge(torch.stack(outputs, dim=2), gate)
+
+
+def example() -> list[tuple[Lightning, object]]:
+    """Instances for the contract tests, each with its naive twin."""
+    return [(Lightning(8, heads=2), naive_lightning)]

@@ -1,0 +1,100 @@
+"""One cell in a process of its own, and the record that it leaves. A failed cell is a result too."""
+
+import json
+import math
+import os
+import shutil
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paceline.core.errors import PacelineError
+from paceline.core.files import write_json
+from paceline.race.contestant import Contestant, Job, Outcome
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place in the grid: what to run, and where its record goes."""
+
+    phase: str
+    """`tuning` or `race`."""
+    contestant: Contestant
+    job: Job
+    record: Path
+
+    @property
+    def label(self) -> str:
+        """For progress: contestant, task and seed."""
+        return f"{self.contestant.name} on {self.job.event.task.name}, seed {self.job.seed}"
+
+
+def read_record(cell: Cell) -> dict[str, Any] | None:
+    """The record of a cell that is done or failed for good, or None where it must still run.
+
+    A record that is not whole counts as none: the cell runs again.
+    """
+    try:
+        record = json.loads(cell.record.read_text(encoding="utf-8"))
+        return record if record["status"] in ("done", "failed") else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_failure(cell: Cell, reason: str, seconds: float) -> None:
+    """Record that the cell failed, what it cost as far as is known, and why."""
+    ledger = {"tokens": 0, "flops": 0.0, "seconds": seconds}
+    _write(cell, {"status": "failed", "reason": reason, "score": None, "ledger": ledger})
+    shutil.rmtree(cell.job.folder, ignore_errors=True)
+
+
+def run_in_child(cell: Cell, pipe: Connection, threads: int) -> None:
+    """The whole life of a cell's process: run, write the record, leave."""
+    torch.set_num_threads(threads)
+
+    def report(done: int, of: int, loss: float) -> None:
+        try:
+            pipe.send((done, of, loss))
+        except OSError:  # the parent is gone: nobody will want this cell's record
+            os._exit(1)
+
+    try:
+        outcome = cell.contestant.run(cell.job, report)
+        if not outcome.items or not all(map(math.isfinite, outcome.items)):
+            raise PacelineError("The scores are not finite.")
+        _write(cell, {"status": "done", "reason": None, **_plain(outcome)})
+        shutil.rmtree(cell.job.folder, ignore_errors=True)
+    except PacelineError as error:
+        pipe.send(str(error))
+    except MemoryError:
+        pipe.send("It ran out of memory.")
+    except KeyboardInterrupt:
+        os._exit(130)
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send(f"It crashed: {type(error).__name__}: {error}")
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "score": sum(outcome.items) / len(outcome.items),
+        "items": outcome.items,
+        "curve": outcome.curve,
+        "ledger": outcome.ledger.to_dict(),
+        "meters": outcome.meters,
+        "trace": outcome.trace,
+    }
+
+
+def _write(cell: Cell, facts: dict[str, Any]) -> None:
+    head = {
+        "task": cell.job.event.task.name,
+        "contestant": cell.contestant.name,
+        "seed": cell.job.seed,
+        "lr": cell.job.setting,
+    }
+    write_json(cell.record, {**head, **facts})

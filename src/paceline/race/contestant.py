@@ -1,0 +1,135 @@
+"""Who can race: anything with a name, a few settings to choose from, and a way to be trained and measured."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from paceline.core.ledger import Ledger
+from paceline.core.seeds import derive
+from paceline.core.spec import Spec, parse
+from paceline.data._contract import Task
+from paceline.lm.checkpoint import save_model
+from paceline.lm.config import Config, build, fit
+from paceline.lm.evaluate import Evaluation, evaluate
+from paceline.lm.train import Recipe, train
+
+Report = Callable[[int, int, float], None]
+"""(steps done, steps in all, loss)."""
+
+TRACED = 0
+"""The evaluation item whose gates are shown."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One task of a race, and what a contestant may spend on it."""
+
+    task: Task
+    tokens: int
+    """Training tokens of a cell."""
+    parameters: int
+    """Size that every contestant's model is matched to."""
+    batch: int
+    """Sequences of a step."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell: one contestant, one event, one seed, one setting."""
+
+    event: Event
+    seed: int
+    setting: float
+    """The learning rate, or whatever the contestant searches."""
+    folder: Path
+    """Where the cell may keep checkpoints; removed when it is done."""
+    model_folder: Path | None = None
+    """Where to save the model, if it is wanted."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job."""
+
+    items: list[float]
+    """The metric on each evaluation item; the score is their mean."""
+    curve: list[tuple[int, float]]
+    ledger: Ledger
+    meters: dict[str, float] = field(default_factory=dict)
+    trace: dict[str, object] | None = None
+
+
+class Contestant(ABC):
+    """A contestant of any kind. It crosses into other processes, so it must pickle: define it in a module."""
+
+    name: str
+    settings: tuple[float, ...] = (3e-3,)
+    """What the equal search chooses from, such as learning rates."""
+
+    def check(self, event: Event) -> None:  # noqa: B027 - most kinds have nothing to refuse
+        """Refuse an event that cannot work, before anything runs.
+
+        Raises:
+            PacelineError: with the reason.
+        """
+
+    @abstractmethod
+    def run(self, job: Job, report: Report) -> Outcome:
+        """Train or apply, then measure on `job.event.task`. Called in a process of its own."""
+
+
+class Model(Contestant):
+    """A decoder around a mixer, trained from scratch.
+
+    Args:
+        spec: the mixer, e.g. `attention(window=64)`.
+        layers: layers of the decoder, all alike.
+        rates: learning rates to choose from.
+    """
+
+    def __init__(self, spec: str | Spec, layers: int = 2, rates: tuple[float, ...] = (3e-3, 6e-3)) -> None:
+        self.spec = parse(spec) if isinstance(spec, str) else spec
+        self.name, self.layers, self.settings = str(self.spec), layers, rates
+
+    def config(self, event: Event) -> Config:
+        """The decoder's sizes for this event."""
+        return fit([self.name] * self.layers, event.task.vocab_size, event.parameters, event.task.name)
+
+    def check(self, event: Event) -> None:
+        """See `Contestant.check`."""
+        self.config(event)
+        self._recipe(event, self.settings[0]).steps(event.task.length)
+
+    def run(self, job: Job, report: Report) -> Outcome:
+        """See `Contestant.run`."""
+        task = job.event.task
+        config = self.config(job.event)
+        torch.manual_seed(derive(job.seed, "init", self.name))
+        model = build(config)
+        trained = train(
+            model, task, self._recipe(job.event, job.setting), job.seed, folder=job.folder, progress=report
+        )
+        evaluation = evaluate(model, task)
+        if job.model_folder is not None:
+            save_model(model, config, job.model_folder)
+        return Outcome(
+            evaluation.items, trained.curve, trained.ledger, evaluation.meters, _trace(task, evaluation)
+        )
+
+    @staticmethod
+    def _recipe(event: Event, rate: float) -> Recipe:
+        return Recipe(tokens=event.tokens, batch=event.batch, lr=rate)
+
+
+def _trace(task: Task, evaluation: Evaluation) -> dict[str, object] | None:
+    """The gates on one evaluation item, for the page."""
+    if not evaluation.gates:
+        return None
+    ids = task.evaluation().ids[TRACED]
+    layers = [
+        {"layer": i, "gates": [round(g, 4) for g in gates[TRACED].tolist()]} for i, gates in enumerate(evaluation.gates)
+    ]
+    return {"tokens": task.show(ids), "layers": layers}

@@ -1,0 +1,134 @@
+"""Cells in processes of a forkserver that has torch loaded, with limits of time and memory."""
+
+import multiprocessing
+import multiprocessing.process
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+
+import psutil
+
+from paceline.core.errors import PacelineError
+from paceline.race.cell import Cell, read_record, run_in_child, write_failure
+
+Watch = Callable[[Cell, int, int, float], None]
+"""Called with (cell, steps done, steps in all, loss)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the cells of a race may take."""
+
+    workers: int
+    """Cells at a time."""
+    threads: int = 1
+    """Threads of a cell."""
+    seconds: float = 24 * 3600.0
+    """Wall-clock time of a cell."""
+    memory: int = 0
+    """Resident bytes of a cell; 0: an equal share of 90 % of the machine."""
+
+
+def default_limits() -> Limits:
+    """As many cells as cores, one thread each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Limits(workers=cores, memory=int(0.9 * psutil.virtual_memory().total / cores))
+
+
+@dataclass
+class _Running:
+    cell: Cell
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    began: float
+    last_words: str | None = None
+
+
+def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[Cell]:
+    """Run the cells that have no record yet; yield each when its record is written.
+
+    Whatever ends the loop (Ctrl-C too) ends the processes; finished cells keep their records.
+
+    Raises:
+        PacelineError: called while the main module is being imported by a cell's process.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise PacelineError("Put the call of race() under `if __name__ == '__main__':`, because its cells import your file.")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "paceline.race.cell"])
+    waiting = [cell for cell in cells if read_record(cell) is None][::-1]
+    running: list[_Running] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < limits.workers:
+                running.append(_start(context, waiting.pop(), limits))
+            wait([r.process.sentinel for r in running] + [r.pipe for r in running if not r.pipe.closed], timeout=0.5)
+            for item in list(running):
+                _listen(item, watch)
+                reason = _beyond(item, limits) if item.process.is_alive() else None
+                if reason is not None:
+                    _stop(item)
+                if item.process.is_alive():
+                    continue
+                item.process.join()
+                _listen(item, watch)
+                running.remove(item)
+                _settle(item, reason)
+                yield item.cell
+    finally:
+        for item in running:
+            _stop(item)
+
+
+def _start(context: multiprocessing.context.ForkServerContext, cell: Cell, limits: Limits) -> _Running:
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=run_in_child, args=(cell, theirs, limits.threads), daemon=True)
+    process.start()
+    theirs.close()
+    return _Running(cell, process, ours, time.monotonic())
+
+
+def _listen(item: _Running, watch: Watch) -> None:
+    """Take what the cell has said: progress, or in a string why it gives up."""
+    with suppress(EOFError, OSError):
+        while not item.pipe.closed and item.pipe.poll():
+            message = item.pipe.recv()
+            if isinstance(message, str):
+                item.last_words = message
+            else:
+                watch(item.cell, *message)
+        return
+    item.pipe.close()
+
+
+def _beyond(item: _Running, limits: Limits) -> str | None:
+    """Why the cell must be stopped, if it must."""
+    if time.monotonic() - item.began > limits.seconds:
+        return f"It was stopped after {limits.seconds:.0f} seconds, the limit of a cell."
+    with suppress(psutil.Error):
+        used = psutil.Process(item.process.pid).memory_info().rss
+        if limits.memory and used > limits.memory:
+            return f"It was stopped at {used / 2**30:.1f} GiB, above the limit of {limits.memory / 2**30:.1f} GiB for a cell."
+    return None
+
+
+def _stop(item: _Running) -> None:
+    item.process.kill()
+    item.process.join()
+
+
+def _settle(item: _Running, reason: str | None) -> None:
+    """Make sure that a cell that is over has a record."""
+    if read_record(item.cell) is not None:
+        return
+    code = item.process.exitcode or 0
+    if reason is None:
+        reason = item.last_words
+    if reason is None and code < 0:
+        name = signal.Signals(-code).name
+        reason = f"Its process was killed by {name}" + (" (out of memory?)." if name == "SIGKILL" else ".")
+    write_failure(item.cell, reason or f"Its process ended with code {code} and no result.", time.monotonic() - item.began)
