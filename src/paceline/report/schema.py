@@ -43,7 +43,8 @@ RESULT = {
         "name": str, "title": str, "describe": Maybe(PROSE, str), "metric": str, "better": str,
         "floor": Maybe(float), "ceiling": Maybe(float),
     }],
-    "contestants": [str], "seeds": [int], "tokens": Maybe(Map(Maybe(float)), dict), "parameters": Maybe(float),
+    "contestants": [str], "seeds": [int],
+    "tokens": Maybe(Map(Maybe(float)), dict), "parameters": Maybe(Map(Maybe(float)), dict),
     "alpha": Maybe(float), "cells": [CELL],
     "tuning": Maybe([{
         "task": str, "contestant": str, "lr": Maybe(float), "score": Maybe(float), "status": Maybe(str, str),

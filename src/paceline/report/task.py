@@ -44,6 +44,7 @@ def chapter(result: dict[str, Any], task: dict[str, Any], key: str) -> dict[str,
     return task | {
         "key": key,
         "budget": result["tokens"].get(name),
+        "parameters": result["parameters"].get(name),
         "far": [end for end in ("floor", "ceiling") if scored and task[end] is not None and end not in near],
         "quality": half("quality", _spoken(series, task), partial(quality, box=box, series=series, task=task)),
         "curves": half("curves", f"Learning curves on {task['title']}", drawn_curves) if learned else "",

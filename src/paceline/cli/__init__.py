@@ -1,0 +1,25 @@
+"""The command line: race | list | show | train | generate. Each command imports what it needs when it runs."""
+
+import sys
+
+
+def main() -> None:
+    """Run `paceline`. What the user can mend ends in one sentence on standard error and a non-zero exit."""
+    from paceline.cli.app import app
+    from paceline.core.errors import PacelineError
+
+    try:
+        app()
+    except PacelineError as error:
+        _fail(str(error))
+    except BrokenPipeError:  # `paceline list | head`
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        _fail(f"The system refused: {error.strerror or error}{place}. What was finished is kept.")
+
+
+def _fail(sentence: str) -> None:
+    print(f"paceline: {sentence}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,103 @@
+"""The commands and their options."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paceline import __version__
+
+app = typer.Typer(
+    name="paceline",
+    help="Find the published methods that improve your sequence model, with the proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+TextOption = Annotated[
+    list[str] | None, typer.Option("--text", help="File, folder or glob of .txt .md .py .jsonl .csv .parquet; repeatable.")
+]
+FieldOption = Annotated[str | None, typer.Option(help="Field or column that holds the text in .jsonl, .csv, .parquet.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command("race")
+def race_command(
+    contestants: Annotated[list[str] | None, typer.Argument(help="Such as: seqboat 'attention(window=64)'.")] = None,
+    text: TextOption = None,
+    task: Annotated[str | None, typer.Option(help="A generated task instead, such as 'recall(pairs=8)'.")] = None,
+    field: FieldOption = None,
+    tokens: Annotated[int | None, typer.Option(help="Training tokens of a cell.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Replicates. Default: enough to settle every pair.")] = None,
+    params: Annotated[int | None, typer.Option(help="Parameters that every model is matched to.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the race. Default: runs/race-<what is raced>.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Folder for the winner. Default: <out>/winner.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Race models side by side under one budget; with no arguments, the default race (about five minutes)."""
+    from paceline.cli.race import run
+
+    run(contestants or [], text or [], task, field, tokens, seeds, params, out, keep, json)
+
+
+@app.command("list")
+def list_command(
+    families: Annotated[list[str] | None, typer.Argument(help="Families to list. Default: all.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List the methods: family, name, papers, marks and effect."""
+    from paceline.cli.catalogue import print_list
+
+    print_list(families or [], json)
+
+
+@app.command("show")
+def show_command(method: Annotated[str, typer.Argument(help="A method's name.")], json: JsonOption = False) -> None:
+    """Show one method: what it computes, where it comes from, how to use it, what is proven."""
+    from paceline.cli.catalogue import print_method
+
+    print_method(method, json)
+
+
+@app.command("train")
+def train_command(
+    mixer: Annotated[str, typer.Argument(help="Such as: seqboat, or 'attention(window=64)'.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    text: TextOption = None,
+    field: FieldOption = None,
+    tokens: Annotated[int, typer.Option(help="Training tokens.")] = 500_000,
+    params: Annotated[int, typer.Option(help="Parameters of the model.")] = 360_000,
+    layers: Annotated[int, typer.Option(help="Layers, all alike.")] = 2,
+    length: Annotated[int, typer.Option(help="Bytes of a training window.")] = 256,
+    batch: Annotated[int, typer.Option(help="Windows of a step.")] = 8,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    seed: Annotated[int, typer.Option(help="Of the initialisation and the data order.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
+) -> None:
+    """Train one byte model on text and save it."""
+    from paceline.cli.train import run
+
+    run(mixer, out, text or [], field, tokens, params, layers, length, batch, lr, seed, resume)
+
+
+@app.command("generate")
+def generate_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    tokens: Annotated[int, typer.Option(help="Bytes to generate.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest byte.")] = 0.8,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+) -> None:
+    """Continue a text with a saved model."""
+    from paceline.cli.generate import run
+
+    run(model, prompt, tokens, temperature, seed)

@@ -1,0 +1,86 @@
+"""`paceline list` and `paceline show`: answered from cards and result files, without importing torch."""
+
+import json
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from paceline.core.card import Card
+from paceline.core.discovery import cards, find
+from paceline.core.marks import MARKS, verdicts
+
+YES, NO, OPEN = "yes", "no", "-"
+
+
+def print_list(families: list[str], as_json: bool) -> None:
+    """Every method of these families (all, where none is named)."""
+    known = [card for family in families for card in cards(family)] if families else cards()
+    rows = [_facts(card) for card in known]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("family", "method", "arXiv"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("paper", no_wrap=True, overflow="ellipsis", ratio=1)
+    for column in (*MARKS, "effect"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        marks = [_word(row["marks"][mark]) for mark in MARKS]
+        for i, paper in enumerate(row["papers"]):  # a line for each paper
+            head, tail = ((row["family"], row["method"]), (*marks, row["effect"] or OPEN)) if i == 0 else (("", ""), ("",) * 4)
+            table.add_row(*head, paper["arxiv"] or OPEN, _plain(paper["title"]), *tail)
+    Console().print(table)
+
+
+def print_method(method: str, as_json: bool) -> None:
+    """One method's card, marks, and how to use it."""
+    family, name = find(method)
+    card = next(card for card in cards(family) if card.method == name)
+    facts = {**_facts(card), "docstring": card.docstring, "use": _uses(card)}
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{name}[/bold] ({family})\n")
+    console.print(card.docstring, markup=False)
+    console.print()
+    for paper in facts["papers"]:
+        place = f"arXiv {paper['arxiv']}, " if paper["arxiv"] else ""
+        console.print(f"{paper['title']} ({place}{paper['year']})", markup=False)
+        if paper["says"]:
+            console.print(f"  says: {paper['says']}", markup=False)
+    marks = ", ".join(f"{mark} {_word(facts['marks'][mark])}" for mark in MARKS)
+    console.print(f"\nMarks: {marks}; effect: {facts['effect'] or 'not measured by a claim yet'}", markup=False)
+    console.print("Use:", *facts["use"], sep="\n  ", markup=False)
+
+
+def _facts(card: Card) -> dict[str, Any]:
+    verdict = verdicts(card)
+    return {
+        "family": card.family,
+        "method": card.method,
+        "summary": card.summary,
+        "papers": [{"title": p.title, "arxiv": p.arxiv, "year": p.year, "says": p.says} for p in card.papers],
+        "marks": verdict.marks,
+        "effect": verdict.effect,
+    }
+
+
+def _uses(card: Card) -> list[str]:
+    lines = []
+    if card.family == "mixers":
+        lines += [f"paceline race {card.method} attention --text mine.txt", f"paceline train {card.method} --text mine.txt --out DIR"]
+    if card.family == "data" and card.method != "text":
+        lines.append(f"paceline race seqboat attention --task {card.method}")
+    return [*lines, f"python: import paceline.{card.family}.{card.method}"]
+
+
+def _word(mark: bool | None) -> str:
+    return OPEN if mark is None else YES if mark else NO
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,78 @@
+"""`paceline race`: from options to a race, a table, a page and a kept model."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from paceline.cli.events import CONTESTANTS, DEFAULT_OUT, task_event, text_event
+from paceline.cli.progress import Progress
+from paceline.core.errors import PacelineError
+from paceline.race.contestant import Event
+from paceline.race.run import race
+from paceline.report import table, write
+
+
+def run(
+    contestants: Sequence[str],
+    text: Sequence[str],
+    task: str | None,
+    field: str | None,
+    tokens: int | None,
+    seeds: int | None,
+    params: int | None,
+    out: Path | None,
+    keep: Path | None,
+    as_json: bool,
+) -> None:
+    """Race, then print the tables, where the page and the winner are, and the command that uses it."""
+    if text and task:
+        raise PacelineError("Give --text or --task, not both.")
+    for name, value in (("--tokens", tokens), ("--params", params), ("--seeds", seeds)):
+        if value is not None and value < 1:
+            raise PacelineError(f"{name} must be at least 1, not {value}.")
+    console = Console(stderr=as_json)
+    everything = (list(contestants), list(text), task, field, tokens, seeds, params)
+    if out is None:
+        plain = not any(everything)
+        out = DEFAULT_OUT if plain else Path("runs") / f"race-{hashlib.sha256(repr(everything).encode()).hexdigest()[:8]}"
+    if out.exists() and not out.is_dir():
+        raise PacelineError(f"--out {out} is a file: give a folder.")
+    events = _events(text, task, field, out, tokens, params)
+    try:
+        with Progress(console) as progress:
+            result = race(contestants or CONTESTANTS, events, out=out, seeds=seeds, keep_in=keep, watcher=progress)
+    except KeyboardInterrupt:
+        console.print(f"Stopped. Finished cells are kept in {out}: the same command goes on from there.", highlight=False)
+        raise typer.Exit(130) from None
+    page = write(result, out / "report.html")
+    if as_json:
+        print(json.dumps(result))
+        return
+    for event in events:
+        console.print(table(result, event.task.name))
+    console.print(result["answer"], markup=False, highlight=False)
+    console.print(f"\nReport: {page}", markup=False, highlight=False, soft_wrap=True)
+    winner = result["winner"]
+    if winner and winner["folder"]:
+        console.print(
+            f"Winner: {winner['contestant']} (seed {winner['seed']}) in {winner['folder']}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        if winner["command"]:
+            console.print(f"Use it: {winner['command']}", markup=False, highlight=False, soft_wrap=True)
+    if all(cell["status"] == "failed" for cell in result["cells"]):
+        raise PacelineError(f"Every cell failed; the first said: {result['cells'][0]['reason']}")
+
+
+def _events(
+    text: Sequence[str], task: str | None, field: str | None, out: Path, tokens: int | None, params: int | None
+) -> list[Event]:
+    """Text and recall by default; what the user names otherwise."""
+    if task:
+        return [task_event(task, tokens, params)]
+    events = [text_event(text, field, out, tokens, params)]
+    return events if text else [*events, task_event("recall", tokens, params)]

@@ -1,0 +1,77 @@
+"""`paceline train`: one byte model on text."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from paceline.cli.events import corpus
+from paceline.core.errors import PacelineError
+from paceline.core.files import write_json
+from paceline.core.seeds import derive
+from paceline.data.text import Text
+from paceline.lm.checkpoint import save_model
+from paceline.lm.config import build, fit
+from paceline.lm.evaluate import evaluate
+from paceline.lm.train import Recipe, train
+
+
+def run(
+    mixer: str,
+    out: Path,
+    text: Sequence[str],
+    field: str | None,
+    tokens: int,
+    params: int,
+    layers: int,
+    length: int,
+    batch: int,
+    lr: float,
+    seed: int,
+    resume: bool,
+) -> None:
+    """Train, measure on the held-out bytes, save, and print the command that uses the model."""
+    console = Console()
+    for name, value in (("--tokens", tokens), ("--params", params), ("--layers", layers), ("--length", length), ("--batch", batch)):
+        if value < 1:
+            raise PacelineError(f"{name} must be at least 1, not {value}.")
+    if out.exists() and not out.is_dir():
+        raise PacelineError(f"--out {out} is a file: give a folder.")
+    if out.is_dir() and any(out.iterdir()) and not resume:
+        raise PacelineError(f"{out} is not empty: give --resume to continue the run in it, or another --out.")
+    recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
+    recipe.steps(length)
+    config = fit([mixer] * layers, Text.vocab_size, params)
+    task = Text(corpus(text, field, out), length)
+    torch.manual_seed(derive(seed, "init", mixer))
+    model = build(config)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} of {task.total} steps"), TimeRemainingColumn())
+    checkpoints = out / "checkpoints"
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        line = bars.add_task("train", total=recipe.steps(length))
+
+        def show(done: int, of: int, loss: float) -> None:
+            bars.update(line, completed=done, description=f"train, {loss:.3f} {task.loss_unit}")
+            if not console.is_terminal and done == of:
+                console.print(f"{done} steps, {loss:.3f} {task.loss_unit}", highlight=False)
+
+        try:
+            trained = train(model, task, recipe, seed, folder=checkpoints, save_seconds=20.0, progress=show)
+        except KeyboardInterrupt:
+            console.print(f"Stopped. Give --resume to continue from the last checkpoint in {out}.", highlight=False)
+            raise typer.Exit(130) from None
+    evaluation = evaluate(model, task)
+    save_model(model, config, out)
+    write_json(out / "training.json", {"curve": trained.curve, "score": evaluation.score, "ledger": trained.ledger.to_dict()})
+    shutil.rmtree(checkpoints)
+    meters = "".join(f", {name} {value:.2f}" for name, value in evaluation.meters.items())
+    console.print(
+        f"{mixer}: {evaluation.score:.3f} {task.metric} on held-out bytes, {trained.ledger.parameters:,} parameters, "
+        f"{trained.ledger.tokens:,} tokens in {trained.ledger.seconds:.0f} s{meters}",
+        markup=False, highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(f"Use it: paceline generate {out} --prompt 'The '", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,185 @@
+"""From the cells' records to a result: standings, comparisons, the answer in words. Everything here is plain JSON."""
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import psutil
+
+from paceline import __version__
+from paceline.core.ledger import Ledger
+from paceline.race.cell import Cell, read_record
+from paceline.race.contestant import Event
+from paceline.race.grid import Grid
+from paceline.race.statistics import ALPHA, Comparison, compare, mean_interval, seeds_needed
+
+SCHEMA = 1
+LISTED = ("task", "contestant", "seed", "status", "reason", "score", "lr")
+
+
+def assemble(grid: Grid) -> dict[str, Any]:
+    """The result of a race whose cells have their records."""
+    cells = [_complete(cell) for cell in grid.race()]
+    tuning = [_complete(cell) for cell in grid.tuning()]
+    standings = {e.task.name: _standings(e, grid, cells) for e in grid.events}
+    comparisons = {e.task.name: _comparisons(e, grid, cells) for e in grid.events}
+    return {
+        "schema": SCHEMA,
+        "title": "Race: " + ", ".join(c.name for c in grid.contestants),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "answer": " ".join(
+            _answer(e, standings[e.task.name], comparisons[e.task.name], len(grid.contestants)) for e in grid.events
+        ),
+        "tasks": [_describe(e) for e in grid.events],
+        "contestants": [c.name for c in grid.contestants],
+        "seeds": list(grid.seeds),
+        "tokens": {e.task.name: e.tokens for e in grid.events},
+        "parameters": {e.task.name: e.parameters for e in grid.events},
+        "alpha": ALPHA,
+        "cells": cells,
+        "tuning": [{k: record[k] for k in LISTED if k != "seed"} for record in tuning],
+        "standings": standings,
+        "comparisons": comparisons,
+        "bill": _bill(tuning, cells),
+        "winner": None,
+        "environment": environment(),
+        "limits": _limits(grid),
+    }
+
+
+def environment() -> dict[str, str]:
+    """Machine and versions."""
+    return {
+        "paceline": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("torch", "numpy", "scipy")},
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _complete(cell: Cell) -> dict[str, Any]:
+    record = read_record(cell)
+    assert record is not None, f"{cell.record} is missing"
+    empty = {"items": [], "curve": [], "meters": {}, "trace": None, "curve_unit": cell.job.event.task.loss_unit}
+    return {**empty, **record}
+
+
+def _scores(task: str, cells: Sequence[Mapping[str, Any]], contestant: str) -> dict[int, float]:
+    return {
+        c["seed"]: c["score"]
+        for c in cells
+        if c["task"] == task and c["contestant"] == contestant and c["status"] == "done"
+    }
+
+
+def _standings(event: Event, grid: Grid, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for contestant in grid.contestants:
+        scores = list(_scores(event.task.name, cells, contestant.name).values())
+        rows.append({
+            "contestant": contestant.name,
+            "seeds": len(scores),
+            "failed": len(grid.seeds) - len(scores),
+            "mean": sum(scores) / len(scores) if scores else None,
+            "interval": list(mean_interval(scores)) if scores else None,
+        })  # fmt: skip
+    sign = -1 if event.task.better == "higher" else 1
+    rows.sort(key=lambda row: (row["mean"] is None, sign * (row["mean"] or 0.0)))
+    return [{**row, "rank": rank} for rank, row in enumerate(rows, 1)]
+
+
+def _comparisons(event: Event, grid: Grid, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    scores = {c.name: _scores(event.task.name, cells, c.name) for c in grid.contestants}
+    return [
+        {
+            "a": c.a, "b": c.b, "difference": c.difference, "interval": list(c.interval),
+            "p": c.p, "p_holm": c.p_holm, "verdict": _verdict(c, event), "seeds": c.seeds,
+        }
+        for c in compare(scores)
+    ]  # fmt: skip
+
+
+def _verdict(c: Comparison, event: Event) -> str:
+    if not c.resolved:
+        return "not resolved"
+    a_wins = (c.difference > 0) == (event.task.better == "higher")
+    return f"{c.a if a_wins else c.b} is better"
+
+
+def _answer(event: Event, standings: list[dict[str, Any]], comparisons: list[dict[str, Any]], racing: int) -> str:
+    """One or two sentences: who leads, over whom that is settled, over whom it is not."""
+    task, metric = event.task.title.lower(), event.task.metric
+    finished = [row for row in standings if row["mean"] is not None]
+    if not finished:
+        return f"On {task}, no cell finished: see the failures below."
+    best = finished[0]["contestant"]
+    lead = f"On {task}, {best} leads with {finished[0]['mean']:.3g} {metric}"
+    if len(finished) == 1:
+        return lead + (" and has no rival." if racing == 1 else "; no rival finished.")
+    second = finished[1]
+    lead += f" before {second['contestant']} with {second['mean']:.3g}"
+    beaten, open_ = [], []
+    for c in comparisons:
+        if best in (c["a"], c["b"]):
+            rival = c["b"] if c["a"] == best else c["a"]
+            (beaten if c["verdict"] == f"{best} is better" else open_).append(rival)
+    if not open_ and beaten:
+        return f"{lead}; it is better than {_all(beaten)}, and chance is ruled out at {ALPHA:.0%} over all pairs."
+    settled = f" Settled: it is better than {_all(beaten)}." if beaten else ""
+    needed = seeds_needed(len(comparisons) or 1)
+    seeds = max((c["seeds"] for c in comparisons), default=0)
+    hint = f" {seeds} seeds cannot settle {len(comparisons)} pairs; {needed} can." if seeds < needed else ""
+    return f"{lead}, but against {_all(open_) or 'its rivals'} that is not resolved.{settled}{hint}"
+
+
+def _all(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _describe(event: Event) -> dict[str, Any]:
+    task = event.task
+    return {
+        "name": task.name, "title": task.title, "describe": task.describe(), "metric": task.metric,
+        "better": task.better, "floor": task.floor, "ceiling": task.ceiling,
+    }  # fmt: skip
+
+
+def _bill(tuning: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Everything that was spent: the search for settings, the race itself, and what failed in either."""
+    bill = {"tuning": Ledger(), "race": Ledger(), "failed": Ledger()}
+    for phase, records in (("tuning", tuning), ("race", cells)):
+        for record in records:
+            key = phase if record["status"] == "done" else "failed"
+            bill[key] += Ledger.from_dict(record["ledger"])
+    return {phase: ledger.to_dict() for phase, ledger in bill.items()}
+
+
+def _limits(grid: Grid) -> list[str]:
+    sizes = " and ".join(f"{e.parameters:,} parameters on {e.tokens:,} tokens ({e.task.name})" for e in grid.events)
+    settings = max(len(c.settings) for c in grid.contestants)
+    lines = [
+        f"Scale: models of about {sizes}. What wins at this size and this budget may lose at another.",
+        f"Seeds vary the initialisation and the order of the data; {len(grid.seeds)} of them are the replicates. "
+        "The data itself, and what is held out, are the same for all.",
+        "The sign-flip test asks only whether a difference could be chance, not whether it matters: read the interval.",
+    ]
+    if settings > 1:
+        lines.append(
+            f"Each contestant chose the best of {settings} learning rates on one pilot seed of its own; "
+            "a contestant whose best rate lies outside that grid is undersold."
+        )
+    return lines

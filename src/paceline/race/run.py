@@ -1,0 +1,89 @@
+"""The race: search settings, run the grid, assemble the result, keep the winner."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from paceline.core.errors import PacelineError
+from paceline.core.files import write_json
+from paceline.race.cell import Cell, read_record
+from paceline.race.contestant import Contestant, Event, Model
+from paceline.race.grid import Grid
+from paceline.race.keep import check_keep, keep
+from paceline.race.pool import Limits, default_limits, run_cells
+from paceline.race.result import assemble
+from paceline.race.statistics import seeds_needed
+
+
+class Watcher:
+    """Hears how a race goes. This one is silent; subclasses show progress."""
+
+    def begin(self, cells: int) -> None:
+        """The grid has `cells` cells; those of an earlier call are reported by `finish` at once."""
+
+    def step(self, cell: Cell, done: int, of: int, loss: float) -> None:
+        """A running cell has taken `done` of its `of` steps."""
+
+    def finish(self, cell: Cell, record: dict[str, Any]) -> None:
+        """A cell is over; its record says how."""
+
+
+def race(
+    contestants: Sequence[str | Contestant],
+    events: Sequence[Event],
+    *,
+    out: Path,
+    seeds: int | None = None,
+    keep_in: Path | None = None,
+    limits: Limits | None = None,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Race the contestants on every event and return the result (also `out/result.json`).
+
+    Call it again with the same arguments to continue an interrupted race: finished cells are not repeated.
+    In a script, call it under `if __name__ == "__main__":`.
+
+    Args:
+        contestants: mixers by name, e.g. `attention(window=64)`, or contestants of any kind.
+        events: tasks, each with its budget; the winner is the best on the first.
+        out: folder of this race.
+        seeds: replicates. Default: the fewest that can resolve all pairs under Holm.
+        keep_in: folder for the winner's model. Default: `out/winner`.
+        limits: cells at a time, and what each may take. Default: one a core.
+        watcher: hears of progress.
+
+    Raises:
+        PacelineError: an unknown contestant, a budget too small, a folder of another race.
+    """
+    entrants = [Model(c) if isinstance(c, str) else c for c in contestants]
+    names = [c.name for c in entrants]
+    if not names or len(set(names)) < len(names):
+        raise PacelineError("A race needs contestants, each named once." if names else "A race needs a contestant.")
+    if seeds is not None and seeds < 1:
+        raise PacelineError(f"A race needs at least 1 seed, not {seeds}.")
+    pairs = len(entrants) * (len(entrants) - 1) // 2
+    count = seeds_needed(max(1, pairs)) if seeds is None else seeds
+    for contestant in entrants:
+        for event in events:
+            contestant.check(event)
+    grid = Grid(entrants, events, range(count), out)
+    folder = out / "winner" if keep_in is None else keep_in
+    check_keep(folder, grid)
+    grid.claim()
+    watcher = watcher or Watcher()
+    limits = limits or default_limits()
+    tuning = grid.tuning()
+    watcher.begin(len(tuning) + count * len(entrants) * len(events))
+    for phase in (lambda: tuning, lambda: list(grid.race())):  # the second phase depends on the first's records
+        cells = phase()
+        for cell in cells:
+            if (record := read_record(cell)) is not None:
+                watcher.finish(cell, record)
+        for cell in run_cells(cells, limits, watcher.step):
+            record = read_record(cell)
+            assert record is not None
+            watcher.finish(cell, record)
+    result = assemble(grid)
+    result["winner"] = keep(grid, result, folder)
+    write_json(out / "result.json", result)
+    return result
