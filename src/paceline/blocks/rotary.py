@@ -11,9 +11,7 @@ from torch import Tensor
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 
-PAPERS = (
-    Source(title="RoFormer: Enhanced Transformer with Rotary Position Embedding", arxiv="2104.09864", year=2021),
-)
+PAPERS = (Source(title="RoFormer: Enhanced Transformer with Rotary Position Embedding", arxiv="2104.09864", year=2021),)
 
 
 class Rotary(torch.nn.Module):
@@ -31,7 +29,9 @@ class Rotary(torch.nn.Module):
         angles = positions.unsqueeze(-1).float() * self.base**-steps
         return angles.cos(), angles.sin()
 
-    def forward(self, x: Float[Tensor, "*batch t s"], positions: Int[Tensor, "*#batch t"]) -> Float[Tensor, "*batch t s"]:
+    def forward(
+        self, x: Float[Tensor, "*batch t s"], positions: Int[Tensor, "*#batch t"]
+    ) -> Float[Tensor, "*batch t s"]:
         """x turned by its positions (shape of x without the last axis, or broadcasting to it)."""
         return rotate(x, self.turns(positions))
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paceline.core.card import Paper
+from paceline.core.errors import PacelineError
 
 PAPERS = (
     Paper(
@@ -39,10 +40,15 @@ class LatentConfigurator(nn.Module):
     Args:
         d_model: width d of the state that it reads.
         temperature: c in tau_0 = c sqrt(d); 1 for language, 0.3 for long-range classification in the paper.
+
+    Raises:
+        PacelineError: the temperature is not above 0.
     """
 
     def __init__(self, d_model: int, temperature: float = 1.0) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise PacelineError(f"A configurator's temperature={temperature} divides its logits: give more than 0.")
         self.logits = nn.Linear(d_model, 2)
         self.theta = nn.Parameter(torch.tensor(math.log(temperature * math.sqrt(d_model))))
         nn.init.trunc_normal_(self.logits.weight, std=0.02, a=-0.04, b=0.04)
@@ -50,7 +56,9 @@ class LatentConfigurator(nn.Module):
 
     def forward(self, h: Float[Tensor, "b t d"]) -> Float[Tensor, "b t"]:
         """Gates: the probability of option 1 where it wins, else exactly 0."""
-        probability = torch.softmax(self.logits(h).float() / self.theta.exp(), dim=-1)[..., 1]
+        logits = self.logits(h)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # at least fp32: it decides
+        probability = torch.softmax(logits / self.theta.exp(), dim=-1)[..., 1]
         return probability * (probability > 0.5)
 
 
@@ -93,8 +101,8 @@ def _take(x: Float[Tensor, "b n d"], index: Int[Tensor, "b m"]) -> Float[Tensor,
     return functional.embedding(index + offsets, x.flatten(0, 1))
 
 
-class SparseModularActivation(nn.Module):
-    """Any module of (b, r, d) -> (b, r, d), run on the activated tokens only.
+class SMA(nn.Module):
+    """Sparse Modular Activation: any module of (b, r, d) -> (b, r, d), run on the activated tokens only.
 
     The module sees the compressed sequence; padding rows come last and are zero, and what it returns for them is
     dropped. A module that mixes tokens should therefore be causal.
@@ -120,6 +128,6 @@ class SparseModularActivation(nn.Module):
         return {} if self.gates is None else {"activated": (self.gates > 0).float().mean().item()}
 
 
-def example() -> SparseModularActivation:
+def example() -> SMA:
     """The smallest instance for the contract tests."""
-    return SparseModularActivation(nn.Linear(8, 8), d_model=8)
+    return SMA(nn.Linear(8, 8), d_model=8)

@@ -1,5 +1,6 @@
 """The command line: race | list | show | train | generate. Each command imports what it needs when it runs."""
 
+import io
 import sys
 
 
@@ -8,8 +9,10 @@ def main() -> None:
     from paceline.cli.app import app
     from paceline.core.errors import PacelineError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a prompt may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="replace")
     try:
-        app()
+        app(prog_name="paceline")
     except PacelineError as error:
         _fail(str(error))
     except BrokenPipeError:  # `paceline list | head`

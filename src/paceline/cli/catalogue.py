@@ -21,18 +21,28 @@ def print_list(families: list[str], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("family", "method", "arXiv"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("paper", no_wrap=True, overflow="ellipsis", ratio=1)
-    for column in (*MARKS, "effect"):
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        marks = [_word(row["marks"][mark]) for mark in MARKS]
-        for i, paper in enumerate(row["papers"]):  # a line for each paper
-            head, tail = ((row["family"], row["method"]), (*marks, row["effect"] or OPEN)) if i == 0 else (("", ""), ("",) * 4)
-            table.add_row(*head, paper["arxiv"] or OPEN, _plain(paper["title"]), *tail)
-    Console().print(table)
+    lines = [line for row in rows for line in _lines(row)]
+    names = ("family", "method", "arXiv", "paper", *MARKS, "effect")
+    widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
+    console = Console()
+    if not console.is_terminal:  # another program reads: nothing is cut
+        console.width = sum(widths) + 2 * len(widths)
+    room = console.width - sum(widths) + widths[3] - 2 * len(widths)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, width in zip(names, widths, strict=True):  # only titles may shrink
+        width = min(width, max(room, 5)) if name == "paper" else width
+        table.add_column(name, no_wrap=True, min_width=width, max_width=width, overflow="ellipsis")
+    for line in lines:
+        table.add_row(*map(_plain, line))
+    console.print(table)
+
+
+def _lines(row: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A line for each paper; the first has the method's name, marks and effect."""
+    head, marks = (row["family"], row["method"]), [_word(row["marks"][mark]) for mark in MARKS]
+    papers = [(paper["arxiv"] or OPEN, paper["title"]) for paper in row["papers"]]
+    first = (*head, *papers[0], *marks, row["effect"] or OPEN)
+    return [first, *(("", "", *paper, *[""] * (len(MARKS) + 1)) for paper in papers[1:])]
 
 
 def print_method(method: str, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from paceline.race.contestant import Event
 
 CONTESTANTS = ("attention", "attention(window=16)", "ema", "seqboat")
 DEFAULT_OUT = Path("runs/default")
-TEXT = {"tokens": 131_072, "parameters": 200_000, "batch": 8}
+TEXT = {"tokens": 131_072, "parameters": 200_000, "batch": 2}
 GENERATED = {"tokens": 537_600, "parameters": 30_000, "batch": 16}
 LENGTH = 256
 
@@ -45,5 +45,8 @@ def corpus(sources: Sequence[str], field: str | None, folder: Path) -> Path:
     name = hashlib.sha256(repr((list(sources), field)).encode()).hexdigest()[:12] if sources else "default"
     place = folder / "corpus" / name
     if not (place / "corpus.json").is_file():
+        begun = any((folder / name).exists() for name in ("race.json", "checkpoints", "training.json"))
+        if begun and any(folder.glob("corpus/*/corpus.json")):
+            raise PacelineError(f"{folder} holds a run on another text: choose another --out, or delete it.")
         prepare(read_documents(sources, field) if sources else default_documents(), place)
     return place

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from paceline.core.errors import PacelineError
+from paceline.core.seeds import derive
 from paceline.lm.checkpoint import load_model
 from paceline.lm.generate import generate
 
@@ -21,7 +22,7 @@ def run(folder: Path, prompt: str, tokens: int, temperature: float, seed: int) -
     ids = torch.tensor(list(prompt.encode("utf-8", errors="surrogateescape")), dtype=torch.long)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     sys.stdout.write(prompt)
-    for token in generate(model, ids, tokens, temperature=temperature, seed=seed):
+    for token in generate(model, ids, tokens, temperature=temperature, seed=derive(seed, "generate")):
         sys.stdout.write(decoder.decode(bytes([token])))
         sys.stdout.flush()
     sys.stdout.write(decoder.decode(b"", final=True) + "\n")

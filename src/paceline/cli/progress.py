@@ -1,6 +1,6 @@
 """How a race looks while it runs: a bar over all cells and a line for each running one."""
 
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -24,7 +24,7 @@ class Progress(Watcher):
         self.lines: dict[str, TaskID] = {}
         self.all: TaskID | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         self.bars.start()
         return self
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -29,7 +30,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Race, then print the tables, where the page and the winner are, and the command that uses it."""
-    if text and task:
+    if text and task is not None:
         raise PacelineError("Give --text or --task, not both.")
     for name, value in (("--tokens", tokens), ("--params", params), ("--seeds", seeds)):
         if value is not None and value < 1:
@@ -51,9 +52,16 @@ def run(
     page = write(result, out / "report.html")
     if as_json:
         print(json.dumps(result))
-        return
-    for event in events:
-        console.print(table(result, event.task.name))
+    else:
+        _print(console, result, page)
+    if all(cell["status"] == "failed" for cell in result["cells"]):
+        raise PacelineError(f"Every cell failed; the first said: {result['cells'][0]['reason']}")
+
+
+def _print(console: Console, result: dict[str, Any], page: Path) -> None:
+    """The tables, the answer, and where everything is."""
+    for task in result["tasks"]:
+        console.print(table(result, task["name"]))
     console.print(result["answer"], markup=False, highlight=False)
     console.print(f"\nReport: {page}", markup=False, highlight=False, soft_wrap=True)
     winner = result["winner"]
@@ -64,15 +72,13 @@ def run(
         )  # fmt: skip
         if winner["command"]:
             console.print(f"Use it: {winner['command']}", markup=False, highlight=False, soft_wrap=True)
-    if all(cell["status"] == "failed" for cell in result["cells"]):
-        raise PacelineError(f"Every cell failed; the first said: {result['cells'][0]['reason']}")
 
 
 def _events(
     text: Sequence[str], task: str | None, field: str | None, out: Path, tokens: int | None, params: int | None
 ) -> list[Event]:
     """Text and recall by default; what the user names otherwise."""
-    if task:
+    if task is not None:
         return [task_event(task, tokens, params)]
     events = [text_event(text, field, out, tokens, params)]
     return events if text else [*events, task_event("recall", tokens, params)]

@@ -41,8 +41,12 @@ def run(
             raise PacelineError(f"{name} must be at least 1, not {value}.")
     if out.exists() and not out.is_dir():
         raise PacelineError(f"--out {out} is a file: give a folder.")
-    if out.is_dir() and any(out.iterdir()) and not resume:
+    inside = {path.name for path in out.iterdir()} - {"corpus"} if out.is_dir() else set()
+    if inside and not resume:
         raise PacelineError(f"{out} is not empty: give --resume to continue the run in it, or another --out.")
+    if inside and "checkpoints" not in inside:
+        what = "a finished model" if "training.json" in inside else "no run of `paceline train`"
+        raise PacelineError(f"{out} holds {what}, so there is nothing to resume: choose another --out.")
     recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
     recipe.steps(length)
     config = fit([mixer] * layers, Text.vocab_size, params)

@@ -47,9 +47,14 @@ def read_card(path: Path) -> Card:
     """The card of the method in `path`; its family is the folder, its name the stem.
 
     Raises:
-        PacelineError: no docstring, no `PAPERS`, or `PAPERS` is not a literal tuple of `Paper` and `Source`.
+        PacelineError: not Python, no docstring, no `PAPERS`, or not a literal tuple of `Paper` and `Source` in it.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not UTF-8, or NUL bytes
+        raise PacelineError(f"{path} is not a Python file ({error}).") from error
+    except SyntaxError as error:
+        raise PacelineError(f"{path} is not valid Python: {error.msg} in line {error.lineno}.") from error
     docstring = ast.get_docstring(tree)
     if not docstring:
         raise PacelineError(f"{path} has no module docstring: say there what the method computes.")
@@ -68,8 +73,8 @@ def _papers(node: ast.expr, path: Path) -> tuple[Paper | Source, ...]:
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds):
             raise PacelineError(f"PAPERS in {path} may hold only Paper(...) and Source(...).")
         try:
-            fields = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-            papers.append(kinds[call.func.id](**fields))
+            fields = {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in call.keywords}
+            papers.append(kinds[call.func.id](*call.args, **fields))  # refuses positional arguments, whatever they are
         except (ValueError, TypeError) as error:
             raise PacelineError(f"PAPERS in {path}: {call.func.id} takes literal keywords only ({error}).") from error
     return tuple(papers)

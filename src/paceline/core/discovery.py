@@ -29,7 +29,8 @@ def cards(family: str | None = None) -> list[Card]:
         PacelineError: there is no such family.
     """
     if family is not None and family not in FAMILIES:
-        raise PacelineError(f"There is no family {family!r}; families are {', '.join(FAMILIES)}.{suggest(family, FAMILIES)}")
+        known = ", ".join(FAMILIES)
+        raise PacelineError(f"There is no family {family!r}; families are {known}.{suggest(family, FAMILIES)}")
     chosen = FAMILIES if family is None else (family,)
     return [read_card(PACKAGE / f / f"{m}.py") for f in chosen for m in methods(f)]
 
@@ -43,7 +44,8 @@ def find(method: str, family: str | None = None) -> tuple[str, str]:
     known = {m: f for f in reversed(FAMILIES if family is None else (family,)) for m in methods(f)}
     if method not in known:
         place = f"in {family}" if family else "in any family"
-        raise PacelineError(f"There is no method {method!r} {place}.{suggest(method, known)} `paceline list` shows all.")
+        near = suggest(method, known)
+        raise PacelineError(f"There is no method {method!r} {place}.{near} `paceline list` shows all.")
     return known[method], method
 
 

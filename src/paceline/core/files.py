@@ -18,8 +18,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files private; results are to be shared
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)  # mkstemp makes files private; results are to be shared
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

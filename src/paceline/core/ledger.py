@@ -1,7 +1,6 @@
 """The bill of a run in every currency."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Self
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,6 @@ class Ledger:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, float]) -> Self:
+    def from_dict(cls, values: dict[str, float]) -> "Ledger":
         """The inverse of `to_dict`."""
         return cls(**values)  # type: ignore[arg-type]

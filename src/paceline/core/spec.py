@@ -2,9 +2,11 @@
 
 import ast
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from paceline.core.errors import PacelineError, suggest
 
@@ -27,7 +29,8 @@ def parse(text: str) -> Spec:
     Raises:
         PacelineError: it is not `name` or `name(key=literal, ...)`.
     """
-    wrong = PacelineError(f"Cannot read {text[:80]!r}: write a name, or a name with literals, such as 'attention(window=128)'.")
+    mend = "write a name, or a name with literals, such as 'attention(window=128)'"
+    wrong = PacelineError(f"Cannot read {text[:80]!r}: {mend}.")
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -44,10 +47,10 @@ def parse(text: str) -> Spec:
             value = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
             raise wrong from error
-        if keyword.arg is None or not isinstance(value, (int, float, str, bool, tuple, type(None))):
+        if keyword.arg is None or not _plain(value):
             raise wrong
-        if isinstance(value, float) and not abs(value) < float("inf"):
-            raise wrong
+        if keyword.arg in arguments:
+            raise PacelineError(f"{node.func.id} is given {keyword.arg!r} twice: keep one.")
         arguments[keyword.arg] = value
     return Spec(node.func.id, arguments)
 
@@ -71,12 +74,30 @@ def check(spec: Spec, build: Callable[..., object], given: tuple[str, ...] = ())
         kind = takes[name].annotation
         if kind is inspect.Parameter.empty or isinstance(kind, str):
             continue
-        fits = isinstance(value, kind) and not (isinstance(value, bool) and not isinstance(True, kind))
-        accepts_bool = kind is bool or bool in getattr(kind, "__args__", ())
-        if isinstance(value, bool) and not accepts_bool:
-            fits = False
-        elif isinstance(value, int) and (kind is float or float in getattr(kind, "__args__", ())):
-            fits = True
-        if not fits:
-            wanted = getattr(kind, "__name__", None) or str(kind)
+        if not _fits(value, kind):
+            wanted = kind.__name__ if isinstance(kind, type) else str(kind)
             raise PacelineError(f"{spec.name}: {name}={value!r} should be of type {wanted}.")
+
+
+def _plain(value: object) -> bool:
+    """Whether `value` is a finite number, a string, a bool, None, or a tuple of such: what `repr` writes and reads."""
+    if isinstance(value, tuple):
+        return all(_plain(item) for item in value)
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, (int, str, type(None)))
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a literal is of an annotated type. A bool is no int; an int will do for a float."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in inside)
+    if origin is Literal:
+        return any(type(value) is type(option) and value == option for option in inside)
+    if origin is tuple and isinstance(value, tuple) and inside[1:] == (...,):
+        return all(_fits(item, inside[0]) for item in value)
+    base = origin or kind
+    if kind is Any or base is object or not isinstance(base, type):
+        return True
+    if isinstance(value, bool):
+        return base is bool
+    return isinstance(value, (int, float) if base is float else base)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -38,6 +38,7 @@ class State:
         return State(layers, self.length)
 
 
+@runtime_checkable
 class LM(Protocol):
     """A causal language model: `logits, state = lm(ids, state)`."""
 

@@ -101,5 +101,3 @@ class Generated(Task):
     def ceiling(self) -> float:
         """Every answer follows from the sequence."""
         return 1.0
-
-

@@ -1,7 +1,7 @@
-"""Induction: a random sequence says a pair "a b" once; when a comes again, b must follow.
+"""Induction: a random sequence says a pair "a b"; when a comes again, say b.
 
-Every token that stood before is asked for its follower, so a sequence holds many questions. The followers are drawn
-anew for every sequence: nothing can be learned by heart.
+Asked wherever a token that stood before is followed as it was when last seen, so a sequence holds many questions, and
+each answer stands in the sequence. The followers are drawn anew for every sequence: nothing can be learned by heart.
 """
 
 import torch
@@ -16,7 +16,7 @@ PAPERS = (Source(title="In-context Learning and Induction Heads", arxiv="2209.11
 
 
 class Induction(Generated):
-    """A walk over `symbols` tokens in which each token is always followed by the same one.
+    """A walk over `symbols` tokens in which each token has one follower, from which one step in four strays.
 
     Args:
         symbols: kinds of tokens.
@@ -35,11 +35,16 @@ class Induction(Generated):
         self.symbols, self.length, self.vocab_size = symbols, length, symbols
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """A cyclic order of all symbols per sequence, entered anywhere, with jumps; asked where a token came before."""
+        """A cyclic order of all symbols per sequence, entered anywhere, with jumps. Every sequence asks something."""
         order = torch.rand(size, self.symbols, generator=generator).argsort(1)
-        place = order.argsort(1)  # where each symbol stands in the cycle
         jump = torch.rand(size, self.length + 1, generator=generator) < 0.25
         target = torch.randint(self.symbols, (size, self.length + 1), generator=generator)
+        batch = self._walk(order, jump, target)
+        silent = (batch.targets == IGNORE).all(1, keepdim=True)
+        return self._walk(order, jump & ~silent, target) if silent.any() else batch  # without jumps, a cycle closes
+
+    def _walk(self, order: Tensor, jump: Tensor, target: Tensor) -> Batch:
+        place = order.argsort(1)  # where each symbol stands in the cycle
         tokens = [target[:, 0]]
         for t in range(1, self.length + 1):  # over positions, for all sequences at once: 64 cheap steps
             here = place.gather(1, tokens[-1].unsqueeze(1))
@@ -47,10 +52,10 @@ class Induction(Generated):
             tokens.append(torch.where(jump[:, t], target[:, t], follower))
         walk = torch.stack(tokens, dim=1)
         ids, after = walk[:, :-1], walk[:, 1:]
-        follows = ~jump[:, 1:]
-        same = ids.unsqueeze(2) == ids.unsqueeze(1)  # (b, t, t)
-        told = (same & follows.unsqueeze(1)).tril(-1).any(-1)  # its follower was seen before
-        return Batch(ids, torch.where(follows & told, after, IGNORE))
+        earlier = (ids.unsqueeze(2) == ids.unsqueeze(1)).tril(-1)  # (b, t, t)
+        last = (earlier * torch.arange(1, self.length + 1)).amax(-1)  # when last seen, counted from 1; 0 is never
+        told = after.gather(1, (last - 1).clamp(min=0))
+        return Batch(ids, torch.where((last > 0) & (after == told), after, IGNORE))
 
     def describe(self) -> str:
         """See `Task.describe`."""

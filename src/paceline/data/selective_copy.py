@@ -35,7 +35,7 @@ class SelectiveCopy(Generated):
 
     def __init__(self, count: int = 8, stretch: int = 56, symbols: int = 16) -> None:
         if not 1 <= count <= stretch or symbols < 2:
-            raise PacelineError(f"selective_copy: cannot place count={count} of {symbols} symbols in {stretch} positions.")
+            raise PacelineError(f"selective_copy: count={count} of symbols={symbols} do not fit in stretch={stretch}.")
         self.count, self.stretch, self.symbols = count, stretch, symbols
         self.vocab_size, self.length = symbols + 2, stretch + count
 

@@ -27,7 +27,7 @@ class Text(Task):
         length: bytes that the model reads, t.
 
     Raises:
-        PacelineError: the corpus is missing, changed, or too short for one window.
+        PacelineError: the corpus is missing, changed, or too short for one window, or the length is below 1.
     """
 
     name = "text"
@@ -40,6 +40,8 @@ class Text(Task):
     ceiling = None
 
     def __init__(self, folder: str | Path, length: int = 256) -> None:
+        if length < 1:
+            raise PacelineError(f"text: a window of length={length} reads nothing; give at least 1.")
         self.folder, self.length = Path(folder), length
         self._corpus: Corpus | None = None
         for side, array in (("train", self.corpus.train), ("held-out", self.corpus.heldout)):
@@ -78,16 +80,17 @@ class Text(Task):
         )
 
     def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """A character at the first of its bytes; its other bytes are empty strings."""
+        """A character at the first of its bytes; its other bytes are empty strings; broken bytes are marked one by one."""
+        data = bytes(ids.tolist())
         shown: list[str] = []
-        pending = b""
-        for byte in ids.tolist():
-            pending += bytes([byte])
-            text = pending.decode("utf-8", errors="ignore")
-            if text or len(pending) == 4:
-                shown += [text or "\ufffd", *[""] * (len(pending) - 1)]
-                pending = b""
-        return shown + ["\ufffd"] * len(pending)
+        while len(shown) < len(data):
+            place = len(shown)
+            size = 1 + sum(data[place] >= lead for lead in (0xC0, 0xE0, 0xF0))  # of the character that begins here
+            try:
+                shown += [data[place : place + size].decode(), *[""] * (size - 1)]
+            except UnicodeDecodeError:
+                shown.append("\ufffd")
+        return shown
 
     def _windows(self, data: np.ndarray, starts: np.ndarray) -> Batch:
         rows = np.stack([data[start : start + self.length + 1] for start in starts]).astype(np.int64)

@@ -1,14 +1,14 @@
 """Models and training states on disk: JSON and safetensors, atomic, with checksums. Nothing is ever unpickled."""
 
-import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -19,11 +19,18 @@ from paceline.lm.config import Config, build
 from paceline.lm.decoder import Decoder
 
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "checksums.json"
+TRAINING = ("training.json", "training.safetensors")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def save_model(model: Decoder, config: Config, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors` and their checksums into `folder`; a reader sees the old model or the new."""
+    """Write `config.json`, `model.safetensors` and their checksums into `folder`.
+
+    A new folder appears whole. Over an old model, a crash between the renames leaves a mixture, which is refused.
+
+    Raises:
+        PacelineError: the folder cannot be written; an old model is then still whole, but for a crash as above.
+    """
     files = {CONFIG: json.dumps(config.to_dict(), indent=1).encode() + b"\n", WEIGHTS: save(_weights(model))}
     _write_folder(folder, files)
 
@@ -35,29 +42,33 @@ def load_model(folder: Path) -> tuple[Decoder, Config]:
         PacelineError: not a Paceline model, a pickle, a broken file, or parts that are unknown here.
     """
     _refuse_foreign(folder)
-    _verify(folder)
+    _verify(folder, (CONFIG, WEIGHTS))
     try:
         config = Config.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
         weights = load((folder / WEIGHTS).read_bytes())
     except (ValueError, SafetensorError) as error:
         raise PacelineError(f"{folder} is broken ({error}): restore it, or train the model again.") from error
+    with torch.device("meta"):  # a config that asks for more memory than there are weights is refused before it gets it
+        shapes = {name: tensor.shape for name, tensor in build(config).state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+        raise PacelineError(f"The weights in {folder} do not fit its config.json: restore both from one source.")
     model = build(config)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise PacelineError(f"The weights in {folder} do not fit its config.json: restore both from one source.") from error
+    model.load_state_dict(weights)
     return model.eval(), config
 
 
 def save_training(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write a training state as `folder/step-<n>` and keep the one before it, in case this one is damaged later."""
     files = {
-        "training.json": json.dumps({"step": step, **facts}, allow_nan=False).encode(),
-        "training.safetensors": save({name: t.detach().contiguous() for name, t in tensors.items()}),
+        TRAINING[0]: json.dumps({"step": step, **facts}, allow_nan=False).encode(),
+        TRAINING[1]: save({name: t.detach().contiguous() for name, t in tensors.items()}),
     }
-    _write_folder(folder / f"step-{step:010d}", files)
-    for old in _steps(folder)[2:]:
-        shutil.rmtree(old, ignore_errors=True)
+    this = folder / f"step-{step:010d}"
+    _write_folder(this, files)
+    kept = [old for old in _steps(folder) if old.name <= this.name][:2]  # a later one was damaged, or we were not here
+    for old in (*_steps(folder), *folder.glob(".step-*")):  # the hidden ones are of a process that was killed
+        if old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def load_training(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -69,9 +80,9 @@ def load_training(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     damaged: list[str] = []
     for step in _steps(folder):
         try:
-            _verify(step)
-            facts = json.loads((step / "training.json").read_text(encoding="utf-8"))
-            return load((step / "training.safetensors").read_bytes()), facts
+            _verify(step, TRAINING)
+            facts = json.loads((step / TRAINING[0]).read_text(encoding="utf-8"))
+            return load((step / TRAINING[1]).read_bytes()), facts
         except (PacelineError, OSError, ValueError, SafetensorError) as error:
             damaged.append(f"{step.name}: {error}")
     if damaged:
@@ -89,30 +100,32 @@ def _weights(model: Decoder) -> dict[str, Tensor]:
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """All files and their checksums at once: in a temporary folder that is then renamed, or one by one over an old one."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        for name, content in files.items():
-            write_atomic(temporary / name, content)
-        write_json(temporary / SUMS, {name: sha256(temporary / name) for name in files})
-        os.chmod(temporary, 0o755)
-        if folder.exists():  # its other files stay; the checksums come last and tell a mixture apart
-            for name in (*files, SUMS):
-                os.replace(temporary / name, folder / name)
-            sync_folder(folder)
-        else:
-            os.replace(temporary, folder)
-            sync_folder(folder.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{folder.name}."
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix, ignore_cleanup_errors=True) as work:
+            temporary = Path(work)
+            for name, content in files.items():
+                write_atomic(temporary / name, content)
+            write_json(temporary / SUMS, {name: sha256(temporary / name) for name in files})
+            os.chmod(temporary, 0o755)
+            if folder.exists():  # its other files stay; the checksums come last and tell a mixture apart
+                for name in (*files, SUMS):
+                    os.replace(temporary / name, folder / name)
+                sync_folder(folder)
+            else:
+                os.replace(temporary, folder)
+                sync_folder(folder.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise PacelineError(f"Cannot write {folder} ({reason}): make room, or choose another folder.") from error
 
 
-def _verify(folder: Path) -> None:
+def _verify(folder: Path, names: Sequence[str]) -> None:
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
-        wrong = [name for name, digest in sums.items() if sha256(folder / name) != digest]
-    except (OSError, ValueError, AttributeError) as error:
+        wrong = [name for name in names if sha256(folder / name) != sums[name]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PacelineError(f"{folder} is incomplete: its checksums or a file they name cannot be read.") from error
     if wrong:
         raise PacelineError(f"{folder / wrong[0]} does not match its checksum: the file was damaged or changed.")
@@ -129,7 +142,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise PacelineError(f"{folder} {reason}: give a folder that `paceline train` or `race --keep` wrote.")
     try:
         kind = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError, OSError) as error:
+    except (ValueError, AttributeError, OSError, RecursionError) as error:
         raise PacelineError(f"{folder / CONFIG} is not readable JSON: restore it, or train the model again.") from error
     if kind != "paceline":
         raise PacelineError(f"{folder} is a model of type {kind!r}, not a Paceline model.")

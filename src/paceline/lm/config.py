@@ -42,13 +42,17 @@ class Config:
         """
         values = {k: v for k, v in values.items() if k not in ("model_type", "architectures")}
         try:
-            config = cls(**{**values, "plan": tuple(values["plan"])})
-            whole = (config.vocab_size, config.d_model, config.hidden)
-            if not all(isinstance(n, int) and 0 < n < 2**31 for n in whole) or not all(isinstance(s, str) for s in config.plan):
-                raise TypeError("sizes must be positive whole numbers and the plan a list of names")
-        except (KeyError, TypeError) as error:
+            plan, names = values["plan"], [values.get("task", "text")]
+            sizes = [values[name] for name in ("vocab_size", "d_model", "hidden")]
+            if not all(type(n) is int and 0 <= n < 2**31 for n in sizes) or 0 in sizes[:2]:
+                raise TypeError("its sizes must be positive whole numbers")
+            if not isinstance(plan, list) or not plan or not all(isinstance(s, str) for s in plan + names):
+                raise TypeError("its plan must be a list of names, and its task a name")
+            return cls(**{**values, "plan": tuple(plan)})
+        except KeyError as error:
+            raise PacelineError(f"This config.json does not describe a Paceline model: it lacks {error}.") from error
+        except TypeError as error:
             raise PacelineError(f"This config.json does not describe a Paceline model: {error}.") from error
-        return config
 
 
 def mixer(name: str, d_model: int) -> Mixer:
@@ -64,8 +68,18 @@ def mixer(name: str, d_model: int) -> Mixer:
 
 
 def build(config: Config) -> Decoder:
-    """The decoder of a config, freshly initialised from torch's global generator."""
-    return Decoder(config.vocab_size, [mixer(name, config.d_model) for name in config.plan], config.hidden)
+    """The decoder of a config, freshly initialised from torch's global generator.
+
+    Raises:
+        PacelineError: an unknown mixer, or sizes and arguments with which nothing can be built.
+    """
+    if not config.plan:
+        raise PacelineError("A model needs at least one layer: name a mixer.")
+    try:
+        return Decoder(config.vocab_size, [mixer(name, config.d_model) for name in config.plan], config.hidden)
+    except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+        plan, reason = ", ".join(dict.fromkeys(config.plan)), str(error).partition("\n")[0]
+        raise PacelineError(f"Cannot build {plan[:200]} at width {config.d_model}: {reason}") from error
 
 
 def fit(plan: Sequence[str], vocab_size: int, parameters: int, task: str = "text") -> Config:

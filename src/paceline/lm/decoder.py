@@ -10,7 +10,8 @@ plan, so a hybrid is a list. Written once; methods are passed in.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch.nn import functional
 from paceline.blocks.rmsnorm import RMSNorm
 from paceline.blocks.swiglu import SwiGLU
 from paceline.core.state import State
-from paceline.mixers._contract import Flops, Mixer
+from paceline.mixers._contract import Flops, Mixer, MixerState
 
 
 class Layer(nn.Module):
@@ -36,10 +37,10 @@ class Layer(nn.Module):
         """The whole sequence at once."""
         return self._finish(x, self.mixer(self.mixer_norm(x)))
 
-    def extend(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def extend(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, MixerState]:
         """The next tokens after `state`."""
-        mixed, state = self.mixer.extend(self.mixer_norm(x), state)
-        return self._finish(x, mixed), state
+        mixed, after = self.mixer.extend(self.mixer_norm(x), dict(state))
+        return self._finish(x, mixed), after
 
     def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = mixed if self.mixer.is_layer else x + mixed
@@ -66,9 +67,14 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(self.d_model)
 
     @property
+    def stack(self) -> list[Layer]:
+        """The layers, with their type."""
+        return cast(list[Layer], list(self.layers))
+
+    @property
     def mixers(self) -> list[Mixer]:
         """The plan, layer by layer."""
-        return [layer.mixer for layer in self.layers]  # type: ignore[union-attr]
+        return [layer.mixer for layer in self.stack]
 
     def forward(
         self, ids: Int[Tensor, "b t"], state: State | None = None
@@ -76,15 +82,15 @@ class Decoder(nn.Module):
         """Logits of each next token, and the state after them."""
         state = self.initial_state(ids.shape[0]) if state is None else state
         x, layers = self._embed(ids), []
-        for layer, past in zip(self.layers, state.layers, strict=True):
-            x, after = layer.extend(x, past)  # type: ignore[operator]
+        for layer, past in zip(self.stack, state.layers, strict=True):
+            x, after = layer.extend(x, past)
             layers.append(after)
         return self._head(x), State(tuple(layers), state.length + ids.shape[1])
 
     def logits(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """The same logits from an empty past, without paying for a state: what training calls."""
         x = self._embed(ids)
-        for layer in self.layers:
+        for layer in self.stack:
             x = layer(x)
         return self._head(x)
 
@@ -100,7 +106,7 @@ class Decoder(nn.Module):
         """Forward operations; where they depend on data, at the last run's activation."""
         mixers = [mixer.flops(batch, length) for mixer in self.mixers]
         dense = 2.0 * batch * length * self.vocab_size * self.d_model
-        dense += sum(layer.feed_forward.flops(batch, length) for layer in self.layers if layer.feed_forward is not None)  # type: ignore[union-attr]
+        dense += sum(layer.feed_forward.flops(batch, length) for layer in self.stack if layer.feed_forward is not None)
         return Flops(sum(f.products for f in mixers) + dense, sum(f.other for f in mixers))
 
     def meters(self) -> dict[str, float]:

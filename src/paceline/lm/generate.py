@@ -24,21 +24,25 @@ def generate(
         seed: of the draws.
 
     Raises:
-        PacelineError: an empty prompt, a negative temperature, or logits that are not numbers.
+        PacelineError: a prompt that is empty or outside the vocabulary, a negative temperature, or logits that are not
+            numbers.
     """
     if prompt.numel() == 0:
         raise PacelineError("The prompt is empty: give at least one character to continue from.")
+    if not 0 <= int(prompt.min()) <= int(prompt.max()) < lm.vocab_size:
+        raise PacelineError(f"The prompt has tokens outside the model's vocabulary of {lm.vocab_size}.")
     if not temperature >= 0:
         raise PacelineError(f"The temperature must be 0 or above, not {temperature}.")
     draws = torch.Generator().manual_seed(seed)
     logits, state = lm(prompt.unsqueeze(0), None)
-    for _ in range(tokens):
-        last = logits[0, -1].float()
+    for left in range(tokens - 1, -1, -1):
+        last = logits[0, -1].double()
         if not torch.isfinite(last).all():
             raise PacelineError("The model returned logits that are not finite: its weights are damaged or it diverged.")
         if temperature == 0:
             token = int(last.argmax())
         else:
-            token = int(torch.multinomial((last / temperature).softmax(-1), 1, generator=draws))
+            token = int(torch.multinomial(((last - last.max()) / temperature).softmax(-1), 1, generator=draws))
         yield token
-        logits, state = lm(torch.tensor([[token]]), state)
+        if left:
+            logits, state = lm(torch.tensor([[token]]), state)

@@ -1,5 +1,6 @@
 """The training loop: AdamW with the parameters' own hints, warm-up and cosine, clipping, accumulation, exact resume."""
 
+import hashlib
 import math
 import resource
 import sys
@@ -24,7 +25,7 @@ BACKWARD = 2.0
 
 
 class Diverged(PacelineError):
-    """The loss left the real numbers."""
+    """The loss or its gradient left the real numbers."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,13 @@ def train(
         progress: called about fifty times, and after the last step.
 
     Raises:
-        Diverged: the loss is not finite.
+        Diverged: the loss, or its gradient, is not finite.
         PacelineError: too small a budget, or checkpoints of another run in `folder`.
     """
     steps = recipe.steps(task.length)
     optimizer = make_optimizer(model, recipe)
-    run = _Run(model, optimizer, {"recipe": asdict(recipe), "seed": seed, "task": task.describe()})
+    identity = {"recipe": asdict(recipe), "seed": seed, "task": task.describe(), "model": _fingerprint(model)}
+    run = _Run(model, optimizer, identity)
     if folder is not None:
         run.restore(folder)
     every = max(1, steps // 50)
@@ -165,19 +167,32 @@ def peak_memory() -> int:
 
 
 def _step(model: Decoder, optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe) -> float:
-    """One optimizer step on the mean over the batch's asked tokens, however it is split; returns the loss in nats."""
+    """One optimizer step on the mean over the batch's asked tokens, however it is split; returns the loss in nats.
+
+    A gradient that is not finite returns NaN: it would show in the next loss, but the last step has none.
+    """
     asked = (batch.targets != IGNORE).sum()
     total = 0.0
     optimizer.zero_grad()
-    chunks = (batch.ids.chunk(recipe.accumulate), batch.targets.chunk(recipe.accumulate))
+    chunks = (batch.ids.tensor_split(recipe.accumulate), batch.targets.tensor_split(recipe.accumulate))
     for ids, targets in zip(*chunks, strict=True):
         logits = model.logits(ids).flatten(0, 1)
         loss = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum") / asked
         loss.backward()
         total += loss.item()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     optimizer.step()
-    return total
+    return total if norm.isfinite() else math.nan
+
+
+def _fingerprint(model: Decoder) -> str:
+    """Digest of the kinds of modules and their public settings: a window of 4 and one of 8 have the same shapes."""
+    modules = []
+    for name, module in model.named_modules():
+        public = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
+        settings = sorted((k, v) for k, v in public.items() if isinstance(v, (int, float, str)))
+        modules.append((name, type(module).__name__, settings))
+    return hashlib.sha256(repr(modules).encode()).hexdigest()
 
 
 class _Run:

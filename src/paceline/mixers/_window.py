@@ -29,7 +29,7 @@ def windowed_attention(
             padding, and must be masked by the caller.
         squared_relu: relu(q k / (lookback or 1))^2 in place of softmax(q k / sqrt(s)).
     """
-    count, length, width = q.shape
+    _, length, width = q.shape
     past = k.shape[1] - length
     block, before = _blocks(length, past, lookback)
     blocks = -(-length // block)

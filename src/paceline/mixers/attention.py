@@ -73,7 +73,9 @@ class Attention(Mixer):
         y = self._merge(self._attend(q, k, v))
         kept = k.shape[2] if self.window is None else min(self.window - 1, k.shape[2])
         first = k.shape[2] - kept
-        return y, {"k": k[:, :, first:], "v": v[:, :, first:], "position": state["position"] + x.shape[1]}
+        if first:  # a view would keep the forgotten tokens in memory
+            k, v = k[:, :, first:].clone(), v[:, :, first:].clone()
+        return y, {"k": k, "v": v, "position": state["position"] + x.shape[1]}
 
     def state_bytes(self, batch: int, length: int) -> int:
         """Keys and values of the tokens still seen, and the position."""

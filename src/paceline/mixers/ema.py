@@ -75,7 +75,8 @@ class DampedEMA(nn.Module):
     def coefficients(self) -> tuple[Tensor, Tensor, Tensor]:
         """log q, the input weights p beta and the output weights gamma / sqrt(n), each (d, n)."""
         p = self.delta.sigmoid()
-        return torch.log1p(-p * self.alpha.sigmoid()), p * self.beta, self.gamma * self.dims**-0.5
+        lost = (p * self.alpha.sigmoid()).clamp(max=1 - torch.finfo(p.dtype).eps)  # 1 - q; log q must stay finite
+        return torch.log1p(-lost), p * self.beta, self.gamma * self.dims**-0.5
 
     def _run(self, x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor | None]:
         batch, length, width = x.shape
@@ -119,7 +120,8 @@ class DampedEMA(nn.Module):
 def _toeplitz(kernel: Float[Tensor, "d c"]) -> Float[Tensor, "d c c"]:
     """T[d, i, j] = kernel[d, i - j] for j <= i, else 0, by laying shifted rows end to end (a fast backward pass)."""
     width, chunk = kernel.shape
-    row = torch.cat((functional.pad(kernel[:, :1], (0, chunk)), kernel[:, 1:].flip(-1)), dim=1)  # k_0 0 .. 0 k_{c-1} .. k_1
+    first, others = kernel[:, :1], kernel[:, 1:]
+    row = torch.cat((functional.pad(first, (0, chunk)), others.flip(-1)), dim=1)  # k_0 0 .. 0 k_{c-1} .. k_1
     laid = row.unsqueeze(1).expand(-1, chunk, -1).reshape(width, -1)[:, : chunk * (2 * chunk - 1)]
     return laid.unflatten(1, (chunk, 2 * chunk - 1))[..., :chunk]
 

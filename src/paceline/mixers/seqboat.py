@@ -20,8 +20,10 @@ apart: with g1 = g2 a token's best match is itself), and the EMA with a spread o
 the measurements.
 """
 
+from functools import partial
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,11 +66,10 @@ class GatedAttentionUnit(nn.Module):
         q, k = (self.rotary(z * self.scale[i] + self.shift[i], positions) for i in (0, 1))
         return q, k, v, gate
 
-    def flops(self, rows: float, batch: int) -> float:
-        """Products of the projections and of attention over `rows` tokens in all of `batch` sequences."""
-        projections = 2.0 * rows * (self.inner.weight.numel() + self.outer.weight.numel())
-        length = round(rows / max(batch, 1))
-        return projections + window_products(batch, length, self.memory, self.key_width, self.value_width)
+    def flops(self, batch: int, rows: int) -> float:
+        """Products of the projections and of attention over `rows` rows in each of `batch` sequences."""
+        projections = 2.0 * batch * rows * (self.inner.weight.numel() + self.outer.weight.numel())
+        return projections + window_products(batch, rows, self.memory, self.key_width, self.value_width)
 
 
 class SeqBoat(Mixer):
@@ -85,7 +86,7 @@ class SeqBoat(Mixer):
         always: activate every token with gate 1, which makes the layer a dense EMA + attention hybrid.
 
     Raises:
-        PacelineError: the memory is below 1, or the key width is odd.
+        PacelineError: a size is below 1, or the key width is odd.
     """
 
     is_layer = True
@@ -108,9 +109,12 @@ class SeqBoat(Mixer):
         self.norm = nn.LayerNorm(d_model)
         self.ema = DampedEMA(d_model, dims)
         self.branch = nn.Linear(d_model, d_model)
-        self.configurator = LatentConfigurator(d_model, temperature)
+        self.configurator = None if always else LatentConfigurator(d_model, temperature)
         key_width = max(16, d_model // 8 * 2) if key_width is None else key_width
-        self.unit = GatedAttentionUnit(d_model, key_width, value_width or 2 * d_model, memory, squared_relu)
+        value_width = 2 * d_model if value_width is None else value_width
+        if min(key_width, value_width) < 1:
+            raise PacelineError(f"seqboat: key_width={key_width}, value_width={value_width}: give each at least 1.")
+        self.unit = GatedAttentionUnit(d_model, key_width, value_width, memory, squared_relu)
         self._gates: Tensor | None = None
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
@@ -144,10 +148,14 @@ class SeqBoat(Mixer):
         return batch * (numbers * self.branch.weight.element_size() + self.memory + 8)
 
     def flops(self, batch: int, length: int) -> Flops:
-        """EMA, branch and configurator on every token, the attention unit at the last run's activation."""
-        dense = 2.0 * batch * length * (self.branch.weight.numel() + self.configurator.logits.weight.numel())
-        rows = batch * length * self.meters().get("activated", 1.0)
-        return Flops(self.ema.products(batch, length) + dense + self.unit.flops(rows, batch))
+        """EMA, branch and configurator on every token, the attention unit on as many rows as in the last run.
+
+        Those are the activated tokens of the sequence with the most: the others' rows are padded, and executed.
+        """
+        maps = [self.branch] if self.configurator is None else [self.branch, self.configurator.logits]
+        dense = 2.0 * batch * length * sum(linear.weight.numel() for linear in maps)
+        share = 1.0 if self._gates is None else (self._gates > 0).float().mean(dim=1).max().item()
+        return Flops(self.ema.products(batch, length) + dense + self.unit.flops(batch, round(length * share)))
 
     def meters(self) -> dict[str, float]:
         """`activated`: share of tokens that attended in the last run."""
@@ -158,7 +166,7 @@ class SeqBoat(Mixer):
         return self._gates
 
     def _attend(self, h: Tensor, start: Tensor, past: MixerState | None) -> tuple[Tensor, MixerState]:
-        gates = torch.ones(h.shape[:2], device=h.device) if self.always else self.configurator(h)
+        gates = torch.ones(h.shape[:2], device=h.device) if self.configurator is None else self.configurator(h)
         self._gates = gates.detach()
         packing = pack(gates > 0)
         kept = {} if past is None else {name: past[name] for name in ("k", "v", "valid")}
@@ -189,7 +197,7 @@ def _recent(k: Tensor, v: Tensor, valid: Tensor, new: Int[Tensor, " b"], memory:
 def naive_seqboat(part: SeqBoat, x: Tensor) -> Tensor:
     """Token by token: whoever is activated looks at the memory, and then enters it."""
     h = functional.silu(naive_damped_ema(part.ema, part.norm(x)))
-    gates = torch.ones(h.shape[:2]) if part.always else part.configurator(h)
+    gates = torch.ones(h.shape[:2]) if part.configurator is None else part.configurator(h)
     attended = []
     for row, gate_row in zip(h, gates, strict=True):
         memory: list[tuple[Tensor, Tensor]] = []
@@ -213,9 +221,5 @@ def naive_seqboat(part: SeqBoat, x: Tensor) -> Tensor:
 
 def example() -> list[tuple[SeqBoat, object]]:
     """Instances for the contract tests, each with its naive twin."""
-    small = {"d_model": 8, "memory": 3, "key_width": 4, "value_width": 6, "dims": 3}
-    return [
-        (SeqBoat(**small), naive_seqboat),
-        (SeqBoat(**small, squared_relu=True), naive_seqboat),
-        (SeqBoat(**small, always=True), naive_seqboat),
-    ]
+    small = partial(SeqBoat, d_model=8, memory=3, key_width=4, value_width=6, dims=3)
+    return [(small(), naive_seqboat), (small(squared_relu=True), naive_seqboat), (small(always=True), naive_seqboat)]

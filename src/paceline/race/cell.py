@@ -55,6 +55,7 @@ def write_failure(cell: Cell, reason: str, seconds: float) -> None:
 def run_in_child(cell: Cell, pipe: Connection, threads: int) -> None:
     """The whole life of a cell's process: run, write the record, leave."""
     torch.set_num_threads(threads)
+    pipe.send("")  # the contestant was loaded
 
     def report(done: int, of: int, loss: float) -> None:
         try:
@@ -76,7 +77,7 @@ def run_in_child(cell: Cell, pipe: Connection, threads: int) -> None:
         os._exit(130)
     except Exception as error:
         traceback.print_exc()
-        pipe.send(f"It crashed: {type(error).__name__}: {error}")
+        pipe.send(f"It crashed: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:

@@ -76,6 +76,10 @@ class Contestant(ABC):
             PacelineError: with the reason.
         """
 
+    def identity(self) -> list[object]:
+        """What, besides its name, makes its records its own, as JSON: other values are another race."""
+        return list(self.settings)
+
     @abstractmethod
     def run(self, job: Job, report: Report) -> Outcome:
         """Train or apply, then measure on `job.event.task`. Called in a process of its own."""
@@ -90,13 +94,17 @@ class Model(Contestant):
         rates: learning rates to choose from.
     """
 
-    def __init__(self, spec: str | Spec, layers: int = 2, rates: tuple[float, ...] = (3e-3, 6e-3)) -> None:
+    def __init__(self, spec: str | Spec, layers: int = 2, rates: tuple[float, ...] = (1.5e-3, 3e-3, 6e-3)) -> None:
         self.spec = parse(spec) if isinstance(spec, str) else spec
         self.name, self.layers, self.settings = str(self.spec), layers, rates
 
     def config(self, event: Event) -> Config:
         """The decoder's sizes for this event."""
         return fit([self.name] * self.layers, event.task.vocab_size, event.parameters, event.task.name)
+
+    def identity(self) -> list[object]:
+        """See `Contestant.identity`."""
+        return [*self.settings, f"{self.layers} layers"]
 
     def check(self, event: Event) -> None:
         """See `Contestant.check`."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from paceline.race.contestant import Contestant, Event, Job
 
 PILOT_SEED = 1_000_003
 """The search for settings runs on this seed, which no race uses."""
+PILOT_SHARE = 3
+"""A pilot trains on this part of a cell's tokens: three settings cost what one cell costs."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Grid:
         """What makes this race this one: a folder holds the cells of one identity only."""
         return {
             "paceline": __version__,
-            "contestants": {c.name: list(c.settings) for c in self.contestants},
+            "contestants": {c.name: c.identity() for c in self.contestants},
             "tasks": {e.task.name: e.task.describe() for e in self.events},
             "tokens": {e.task.name: e.tokens for e in self.events},
             "parameters": {e.task.name: e.parameters for e in self.events},
@@ -94,6 +96,8 @@ class Grid:
     def _cell(self, phase: str, contestant: Contestant, event: Event, seed: int, setting: float) -> Cell:
         place = f"{event.task.name}/{slug(contestant.name)}/{phase}-{seed}-{setting:g}"
         model = self.folder / "models" / place if phase == "race" else None
+        if phase == "tuning":
+            event = replace(event, tokens=max(event.tokens // PILOT_SHARE, event.batch * event.task.length))
         job = Job(event, seed, setting, self.folder / "checkpoints" / place, model)
         return Cell(phase, contestant, job, self.folder / "cells" / f"{place}.json")
 

@@ -15,15 +15,27 @@ from paceline.race.grid import Grid
 
 MARK = "race.json"
 """Beside a kept model: the race that it won."""
+PARTS = ("cells", "checkpoints", "corpus", "models")
+"""Folders of a race that no winner may replace."""
 
 
 def check_keep(folder: Path, grid: Grid) -> None:
-    """Refuse a folder in which something else would be overwritten.
+    """Refuse a folder that would swallow something else, or that cannot be written, before anything is trained.
 
     Raises:
-        PacelineError: it exists and was not written by this same race.
+        PacelineError: it holds or would hold the race itself, it exists and was not written by this same race, or
+            nothing can be written beside it.
     """
+    place, race = folder.resolve(), grid.folder.resolve()
+    if race.is_relative_to(place) or any(place.is_relative_to(race / part) for part in PARTS):
+        raise PacelineError(f"--keep {folder} is where the race itself is kept: choose another --keep.")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder.parent).close()
+        except OSError as error:
+            why = error.strerror
+            raise PacelineError(f"Cannot write to {folder.parent} ({why}): choose another --keep.") from error
         return
     try:
         if json.loads((folder / MARK).read_text(encoding="utf-8"))["identity"] == grid.identity():
@@ -73,7 +85,7 @@ def keep(grid: Grid, result: dict[str, Any], folder: Path) -> dict[str, Any] | N
             os.replace(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    elif not folder.is_dir():  # a contestant that leaves no model
+    elif not (folder / MARK).is_file():  # a contestant that leaves no model
         return facts
     facts["folder"] = str(folder)
     if facts["task"] == "text":

@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.process
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ class _Running:
     pipe: Connection
     began: float
     last_words: str | None = None
+    """Why it gives up; empty once its process has loaded the contestant."""
 
 
 def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[Cell]:
@@ -54,7 +56,7 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[C
     Whatever ends the loop (Ctrl-C too) ends the processes; finished cells keep their records.
 
     Raises:
-        PacelineError: called while the main module is being imported by a cell's process.
+        PacelineError: a contestant that does not pickle, or a main module that a cell's process cannot import.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise PacelineError("Put the call of race() under `if __name__ == '__main__':`, because its cells import your file.")
@@ -87,22 +89,29 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[C
 def _start(context: multiprocessing.context.ForkServerContext, cell: Cell, limits: Limits) -> _Running:
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=run_in_child, args=(cell, theirs, limits.threads), daemon=True)
-    process.start()
+    try:
+        process.start()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        name = cell.contestant.name
+        raise PacelineError(f"{name} cannot cross into another process ({error}): define all of it in a module.") from error
     theirs.close()
     return _Running(cell, process, ours, time.monotonic())
 
 
 def _listen(item: _Running, watch: Watch) -> None:
     """Take what the cell has said: progress, or in a string why it gives up."""
-    with suppress(EOFError, OSError):
-        while not item.pipe.closed and item.pipe.poll():
+    while not item.pipe.closed:
+        try:
+            if not item.pipe.poll():
+                return
             message = item.pipe.recv()
-            if isinstance(message, str):
-                item.last_words = message
-            else:
-                watch(item.cell, *message)
-        return
-    item.pipe.close()
+        except (EOFError, OSError):
+            item.pipe.close()
+            return
+        if isinstance(message, str):
+            item.last_words = message
+        else:
+            watch(item.cell, *message)
 
 
 def _beyond(item: _Running, limits: Limits) -> str | None:
@@ -111,8 +120,9 @@ def _beyond(item: _Running, limits: Limits) -> str | None:
         return f"It was stopped after {limits.seconds:.0f} seconds, the limit of a cell."
     with suppress(psutil.Error):
         used = psutil.Process(item.process.pid).memory_info().rss
-        if limits.memory and used > limits.memory:
-            return f"It was stopped at {used / 2**30:.1f} GiB, above the limit of {limits.memory / 2**30:.1f} GiB for a cell."
+        allowed = limits.memory or int(0.9 * psutil.virtual_memory().total / limits.workers)
+        if used > allowed:
+            return f"It was stopped at {used / 2**30:.1f} GiB, above the limit of {allowed / 2**30:.1f} GiB for a cell."
     return None
 
 
@@ -126,9 +136,14 @@ def _settle(item: _Running, reason: str | None) -> None:
     if read_record(item.cell) is not None:
         return
     code = item.process.exitcode or 0
-    if reason is None:
-        reason = item.last_words
-    if reason is None and code < 0:
+    if reason is None and item.last_words is None and code == 1:  # no fault of the contestant, so no record
+        raise PacelineError(
+            f"A new process cannot load {item.cell.contestant.name}: define it in a module, and call race() from a file, "
+            "under `if __name__ == '__main__':`."
+        )
+    reason = reason or item.last_words
+    if not reason and code < 0:
         name = signal.Signals(-code).name
         reason = f"Its process was killed by {name}" + (" (out of memory?)." if name == "SIGKILL" else ".")
-    write_failure(item.cell, reason or f"Its process ended with code {code} and no result.", time.monotonic() - item.began)
+    seconds = time.monotonic() - item.began
+    write_failure(item.cell, reason or f"Its process ended with code {code} and no result.", seconds)

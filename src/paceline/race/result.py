@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,7 +14,7 @@ from paceline import __version__
 from paceline.core.ledger import Ledger
 from paceline.race.cell import Cell, read_record
 from paceline.race.contestant import Event
-from paceline.race.grid import Grid
+from paceline.race.grid import PILOT_SHARE, Grid
 from paceline.race.statistics import ALPHA, Comparison, compare, mean_interval, seeds_needed
 
 SCHEMA = 1
@@ -65,8 +66,8 @@ def environment() -> dict[str, str]:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
@@ -74,7 +75,7 @@ def _processor() -> str:
 def _complete(cell: Cell) -> dict[str, Any]:
     record = read_record(cell)
     assert record is not None, f"{cell.record} is missing"
-    empty = {"items": [], "curve": [], "meters": {}, "trace": None, "curve_unit": cell.job.event.task.loss_unit}
+    empty: dict[str, Any] = {"items": [], "curve": [], "meters": {}, "trace": None, "curve_unit": cell.job.event.task.loss_unit}
     return {**empty, **record}
 
 
@@ -87,7 +88,7 @@ def _scores(task: str, cells: Sequence[Mapping[str, Any]], contestant: str) -> d
 
 
 def _standings(event: Event, grid: Grid, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for contestant in grid.contestants:
         scores = list(_scores(event.task.name, cells, contestant.name).values())
         rows.append({
@@ -132,7 +133,8 @@ def _answer(event: Event, standings: list[dict[str, Any]], comparisons: list[dic
         return lead + (" and has no rival." if racing == 1 else "; no rival finished.")
     second = finished[1]
     lead += f" before {second['contestant']} with {second['mean']:.3g}"
-    beaten, open_ = [], []
+    beaten: list[str] = []
+    open_: list[str] = []
     for c in comparisons:
         if best in (c["a"], c["b"]):
             rival = c["b"] if c["a"] == best else c["a"]
@@ -140,10 +142,15 @@ def _answer(event: Event, standings: list[dict[str, Any]], comparisons: list[dic
     if not open_ and beaten:
         return f"{lead}; it is better than {_all(beaten)}, and chance is ruled out at {ALPHA:.0%} over all pairs."
     settled = f" Settled: it is better than {_all(beaten)}." if beaten else ""
-    needed = seeds_needed(len(comparisons) or 1)
-    seeds = max((c["seeds"] for c in comparisons), default=0)
-    hint = f" {seeds} seeds cannot settle {len(comparisons)} pairs; {needed} can." if seeds < needed else ""
-    return f"{lead}, but against {_all(open_) or 'its rivals'} that is not resolved.{settled}{hint}"
+    pairs = len(comparisons) or len(finished) * (len(finished) - 1) // 2  # pairs with one seed are not compared
+    seeds, needed = max((c["seeds"] for c in comparisons), default=1), seeds_needed(pairs)
+    hint = f" {_count(seeds, 'seed')} cannot settle {_count(pairs, 'pair')}; {needed} can." if seeds < needed else ""
+    rivals = open_ or [row["contestant"] for row in finished[1:]]
+    return f"{lead}, but against {_all(rivals)} that is not resolved.{settled}{hint}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _all(names: Sequence[str]) -> str:
@@ -179,7 +186,18 @@ def _limits(grid: Grid) -> list[str]:
     ]
     if settings > 1:
         lines.append(
-            f"Each contestant chose the best of {settings} learning rates on one pilot seed of its own; "
-            "a contestant whose best rate lies outside that grid is undersold."
+            f"Each contestant chose the best of {settings} learning rates on one pilot seed, with 1/{PILOT_SHARE} "
+            f"of a cell's tokens; on a longer run another rate may be best.{_at_the_edge(grid)}"
         )
     return lines
+
+
+def _at_the_edge(grid: Grid) -> str:
+    """Who chose the largest or smallest setting on offer, and might have done better beyond it."""
+    names = [
+        f"{c.name} ({e.task.name})"
+        for e in grid.events
+        for c in grid.contestants
+        if len(c.settings) > 1 and grid.chosen(c, e) in (max(c.settings), min(c.settings))
+    ]
+    return f" At the edge of that grid, so perhaps undersold: {', '.join(names)}." if names else ""

@@ -1,5 +1,7 @@
 """The race: search settings, run the grid, assemble the result, keep the winner."""
 
+import ast
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +55,10 @@ def race(
         watcher: hears of progress.
 
     Raises:
-        PacelineError: an unknown contestant, a budget too small, a folder of another race.
+        PacelineError: an unknown contestant, a budget too small, a folder of another race, or a call from a script
+            without the guard.
     """
+    _check_main()
     entrants = [Model(c) if isinstance(c, str) else c for c in contestants]
     names = [c.name for c in entrants]
     if not names or len(set(names)) < len(names):
@@ -68,6 +72,8 @@ def race(
             contestant.check(event)
     grid = Grid(entrants, events, range(count), out)
     folder = out / "winner" if keep_in is None else keep_in
+    if (out / "race.json").exists():  # of another race we say so before we look at its winner
+        grid.claim()
     check_keep(folder, grid)
     grid.claim()
     watcher = watcher or Watcher()
@@ -87,3 +93,22 @@ def race(
     result["winner"] = keep(grid, result, folder)
     write_json(out / "result.json", result)
     return result
+
+
+def _check_main() -> None:
+    """Refuse a call that every cell's process would repeat when it imports the main script."""
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
+            line = frame.f_lineno
+            try:
+                body = ast.parse(Path(frame.f_code.co_filename).read_bytes()).body
+            except (OSError, ValueError, SyntaxError):  # a prompt or a notebook: no file that a cell would import
+                continue
+            statement = next((s for s in body if s.lineno <= line <= (s.end_lineno or line)), None)
+            names = ast.walk(statement.test) if isinstance(statement, ast.If) else ()
+            if statement is not None and not any(isinstance(n, ast.Name) and n.id == "__name__" for n in names):
+                raise PacelineError(
+                    "Put the call of race() under `if __name__ == '__main__':`, because its cells import your file."
+                )

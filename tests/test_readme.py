@@ -1,0 +1,74 @@
+"""Every code block of the README runs. Commands run with small budgets, so that the whole takes a minute."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+SMALL = {
+    "race": ["--tokens", "6144", "--params", "30000", "--seeds", "2"],
+    "train": ["--tokens", "8192", "--params", "30000"],
+    "generate": ["--tokens", "20"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with some notes in it."""
+    place = tmp_path_factory.mktemp("readme")
+    (place / "notes").mkdir()
+    for name in list(topics)[:12]:
+        (place / "notes" / f"{name}.md").write_text(topics[name], encoding="utf-8")
+    return place
+
+
+def _run(command: list[str], folder: Path) -> str:
+    env = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def _shortened(line: str) -> list[str]:
+    words = shlex.split(line, comments=True)
+    assert words[0] == "paceline", line
+    return [sys.executable, "-m", "paceline", *words[1:], *SMALL.get(words[1], [])]
+
+
+def test_the_two_make_commands_are_targets_and_race_is_the_default_race(folder: Path) -> None:
+    make = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("make ")]
+    assert [shlex.split(line, comments=True)[1] for line in make] == ["race", "test"]
+    plan = _run(["make", "--dry-run", "--always-make", "race", "test"], ROOT)
+    assert "paceline race\n" in plan and "pytest" in plan and "ruff" in plan and "mypy" in plan
+    out = _run(_shortened("paceline race"), folder)
+    assert "Real text" in out and "Associative recall" in out and "Use it: paceline generate" in out
+    command = re.search(r"Use it: (.*)", out)
+    assert command is not None
+    assert _run(_shortened(command[1]), folder).startswith("The ")
+
+
+def test_every_other_command_runs_in_the_order_of_the_page(folder: Path) -> None:
+    lines = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("paceline")]
+    assert len(lines) >= 6
+    for line in lines:
+        assert _run(_shortened(line), folder)
+    assert (folder / "best" / "model.safetensors").is_file() and (folder / "model" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("index", range(sum(kind == "python" for kind, _ in BLOCKS)))
+def test_every_python_block_runs(index: int, folder: Path) -> None:
+    block = [text for kind, text in BLOCKS if kind == "python"][index]
+    (folder / f"block{index}.py").write_text(block, encoding="utf-8")
+    assert _run([sys.executable, f"block{index}.py"], folder).strip()
+
+
+def test_no_block_is_of_a_kind_that_nothing_runs() -> None:
+    assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
