@@ -89,14 +89,20 @@ def top_level(path: Path) -> set[str]:
 every_file = pytest.mark.parametrize("path", FILES, ids=name_of)
 
 
-def run(code: str, **options: str) -> str:
-    """Standard output of `code` in a fresh interpreter."""
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1", **options}
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`code` in a fresh interpreter that starts, and has its home, in `folder`."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(PACKAGE.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": str(folder),
+        "OMP_NUM_THREADS": "2",  # not 1, so that setting it to 1 shows
+    }
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
 @every_file
@@ -198,16 +204,7 @@ for name in {sorted(name for name in MODULES if not name.endswith("__main__"))!r
         before = facts()
 sys.stderr.write(json.dumps(changed))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run(code, tmp_path)
     assert done.stdout == "" and json.loads(done.stderr) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -223,9 +220,9 @@ sys.stderr.write(json.dumps(changed))
         "import paceline.cli, paceline.cli.app",
     ],
 )
-def test_torch_is_not_imported_for(code):
-    loaded = run(f"{code}\nimport sys\nprint([m for m in ('torch', 'scipy') if m in sys.modules])")
-    assert loaded.strip() == "[]"
+def test_torch_is_not_imported_for(code, tmp_path):
+    done = run(f"{code}\nimport sys\nprint([m for m in ('torch', 'scipy') if m in sys.modules])", tmp_path)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if folder_of(name_of(p)) == "report"], ids=name_of)

@@ -55,7 +55,9 @@ def test_on_a_narrow_terminal_only_titles_are_cut(
     assert code == 0 and max(map(len, lines)) <= 80
     shown = [line.split()[:2] for line in lines]
     assert all([card.family, card.method] in shown for card in cards("mixers"))
-    assert any("2306.11197  Sparse" in line for line in lines) and any("\N{HORIZONTAL ELLIPSIS}" in line for line in lines)
+    assert any("2306.11197  Sparse" in line for line in lines) and any(
+        "\N{HORIZONTAL ELLIPSIS}" in line for line in lines
+    )
 
 
 def test_list_as_json_holds_papers_and_marks_without_importing_torch() -> None:
@@ -149,12 +151,17 @@ def test_the_version_and_the_help_of_every_command(
 
 def test_the_installed_command_and_the_module_are_the_same() -> None:
     script = Path(sys.executable).with_name("paceline")
-    commands = [[sys.executable, "-m", "paceline", "--version"], *([[str(script), "--version"]] if script.exists() else [])]
+    commands = [
+        [sys.executable, "-m", "paceline", "--version"],
+        *([[str(script), "--version"]] if script.exists() else []),
+    ]
     assert {subprocess.run(c, capture_output=True, text=True).stdout for c in commands} == {f"{__version__}\n"}
 
 
 def test_a_reader_that_leaves_early_meets_no_traceback() -> None:
-    listing = subprocess.Popen([sys.executable, "-m", "paceline", "list", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    listing = subprocess.Popen(
+        [sys.executable, "-m", "paceline", "list", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert listing.stdout is not None and listing.stderr is not None
     listing.stdout.close()
     listing.wait(60)

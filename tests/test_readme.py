@@ -1,5 +1,6 @@
 """Every code block of the README runs. Commands run with small budgets, so that the whole takes a minute."""
 
+import json
 import os
 import re
 import shlex
@@ -72,3 +73,13 @@ def test_every_python_block_runs(index: int, folder: Path) -> None:
 
 def test_no_block_is_of_a_kind_that_nothing_runs() -> None:
     assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
+
+
+def test_the_table_and_the_answer_are_those_of_the_stored_race() -> None:
+    result = json.loads((ROOT / "results" / "race" / "default.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert result["answer"] in readme
+    for task in result["tasks"]:
+        for row in result["standings"][task["name"]]:
+            low, high = row["interval"]
+            assert f"| `{row['contestant']}` | {row['mean']:.3f} ({low:.3f} to {high:.3f}) |" in readme

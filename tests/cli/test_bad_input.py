@@ -181,7 +181,9 @@ def test_text_and_a_task_together_are_refused(call: Call) -> None:
     assert "--text or --task" in sentence(call("race", "ema", "--text", "notes.txt", "--task", "recall"))
 
 
-@pytest.mark.parametrize("command", [("race", "ema", *ON_TEXT), ("race", "ema", *ON_RECALL), ("train", "ema", *ON_TEXT[:6])])
+@pytest.mark.parametrize(
+    "command", [("race", "ema", *ON_TEXT), ("race", "ema", *ON_RECALL), ("train", "ema", *ON_TEXT[:6])]
+)
 @pytest.mark.parametrize("out", ["a-file", "a-file/inside", "/proc/nowhere"])
 def test_an_output_folder_that_cannot_be_is_named(command: tuple[str, ...], out: str, call: Call) -> None:
     if out == "/proc/nowhere" and sys.platform != "linux":
@@ -191,10 +193,10 @@ def test_an_output_folder_that_cannot_be_is_named(command: tuple[str, ...], out:
     assert Path("a-file").read_text() == "precious"
 
 
-@pytest.mark.parametrize("command", [("race", "ema", *ON_TEXT), ("race", "ema", *ON_RECALL), ("train", "ema", *ON_TEXT[:6])])
-def test_a_full_disk_ends_in_a_sentence(
-    command: tuple[str, ...], call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "command", [("race", "ema", *ON_TEXT), ("race", "ema", *ON_RECALL), ("train", "ema", *ON_TEXT[:6])]
+)
+def test_a_full_disk_ends_in_a_sentence(command: tuple[str, ...], call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -175,6 +175,7 @@ def test_recall_asks_each_query_after_the_stretch_and_never_shows_an_answer():
     assert (data.ids[:, 6:13] == task.vocab_size - 1).all() and (data.ids[:, 13:] < 5).all()
     keys = data.ids[:, 0:6:2]
     assert all(len(set(row)) == 3 for row in keys.tolist())
+    assert task.floor == 1 / 4 and set(data.targets[:, 13:].flatten().tolist()) == {5, 6, 7, 8}
     assert Recall(pairs=1, keys=1, values=1, stretch=0, queries=1).evaluation().ids.shape == (256, 3)
 
 

@@ -105,14 +105,17 @@ class CurveNotANumber(Toy):
 class Sleeps(Toy):
     def act(self, job, report):
         report(1, 2, 0.5)
-        time.sleep(600)
+        time.sleep(60)
 
 
 class Eats(Toy):
+    """Ever more, up to 4 GiB, in small bites: whoever watches has seconds to see it."""
+
     def act(self, job, report):
-        meal = [b"x" * 2**20 for _ in range(400)]
-        time.sleep(600)
-        return meal
+        meal = []
+        while len(meal) < 128:
+            meal.append(b"x" * 2**25)
+            time.sleep(0.03)
 
 
 class Unloadable(Toy):

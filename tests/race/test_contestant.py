@@ -43,17 +43,11 @@ def test_the_same_seed_gives_the_same_outcome_and_another_seed_another(tmp_path)
     assert first.curve != other.curve
 
 
-def test_an_interrupted_job_continues_in_its_folder(tmp_path):
-    whole = go(tmp_path / "whole", Model("ema"))
-
-    def stop(done, _of, _loss):
-        if done == 2:
-            raise KeyboardInterrupt
-
-    job = Job(event(), 0, 1e-2, tmp_path / "cut")
-    with pytest.raises(KeyboardInterrupt):
-        Model("ema").run(job, stop)
-    assert go(tmp_path / "cut", Model("ema")).items == whole.items
+def test_a_job_goes_on_from_the_checkpoints_in_its_folder(tmp_path):
+    whole, told = go(tmp_path, Model("ema")), []
+    again = Model("ema").run(Job(event(), 0, 1e-2, tmp_path), lambda *words: told.append(words))
+    assert told == []  # all steps were in the checkpoint
+    assert (again.items, again.curve) == (whole.items, whole.curve)
 
 
 class Noted(Recall):

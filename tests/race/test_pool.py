@@ -251,5 +251,6 @@ def test_ctrl_c_in_a_terminal_ends_all_processes_and_blames_no_cell(tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
     assert said == "finished mine\n"
     assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert errors.count("Traceback") == 1  # the cells say nothing
     assert all(gone(cell) for cell in cells)
     assert records(tmp_path / "race") == {"mine/race-0-0.1.json"}

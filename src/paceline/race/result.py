@@ -96,11 +96,18 @@ def _standings(event: Event, grid: Grid, cells: Sequence[Mapping[str, Any]]) -> 
             "seeds": len(scores),
             "failed": len(grid.seeds) - len(scores),
             "mean": sum(scores) / len(scores) if scores else None,
-            "interval": list(mean_interval(scores)) if scores else None,
+            "interval": _interval(scores, event) if scores else None,
         })  # fmt: skip
     sign = -1 if event.task.better == "higher" else 1
     rows.sort(key=lambda row: (row["mean"] is None, sign * (row["mean"] or 0.0)))
     return [{**row, "rank": rank} for rank, row in enumerate(rows, 1)]
+
+
+def _interval(scores: Sequence[float], event: Event) -> list[float]:
+    """The mean's interval, cut where no score can be: a t interval knows nothing of a ceiling."""
+    low, high = mean_interval(scores)
+    ceiling = event.task.ceiling
+    return [low, high if ceiling is None else min(high, ceiling)]
 
 
 def _comparisons(event: Event, grid: Grid, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
