@@ -57,7 +57,9 @@ def test_the_two_make_commands_are_targets_and_race_is_the_default_race(folder: 
 
 
 def test_every_other_command_runs_in_the_order_of_the_page(folder: Path) -> None:
-    lines = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("paceline")]
+    lines = [
+        line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("paceline")
+    ]
     assert len(lines) >= 6
     for line in lines:
         assert _run(_shortened(line), folder)

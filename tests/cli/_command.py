@@ -61,7 +61,7 @@ def flat(text: str) -> str:
 def write_notes(folder: Path) -> Path:
     """About 30 kB of English words."""
     draw = random.Random(0)
-    words = "the a quick brown fox jumps over lazy dog and then some more words come along by night".split()
+    words = ("the", "a", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "then", "some", "come", "by")
     path = folder / "notes.txt"
     path.write_text(" ".join(draw.choice(words) for _ in range(6000)))
     return path

@@ -1,4 +1,4 @@
-"""Bad input to `race` and `train`: one sentence that names the thing, a non-zero exit, nothing lost, nothing trained."""
+"""What a user can get wrong ends in one sentence that names the thing, a non-zero exit, and nothing lost."""
 
 import errno
 import os

@@ -64,7 +64,8 @@ def race() -> dict[str, Any]:
         "schema": 1, "title": "A small race", "created": "2025-01-02T03:04:05", "answer": "Nothing is settled yet.",
         "tasks": [{"name": "text", "title": "Prose", "describe": "Predict the next byte.", "metric": "bits per byte",
                    "better": "lower", "floor": 8.0, "ceiling": None}],
-        "contestants": list(scores), "seeds": [0, 1, 2], "tokens": {"text": 1000}, "parameters": {"text": 1200}, "alpha": 0.05,
+        "contestants": list(scores), "seeds": [0, 1, 2], "tokens": {"text": 1000}, "parameters": {"text": 1200},
+        "alpha": 0.05,
         "cells": cells, "tuning": tuning, "standings": {"text": [standing, second]}, "comparisons": {"text": [pair]},
         "bill": {"tuning": spent, "race": spent, "failed": spent},
         "winner": {"task": "text", "contestant": "seqboat", "seed": 1, "folder": "runs/best",
@@ -228,7 +229,7 @@ def degenerate() -> list[Any]:
         changed(
             "no kept model",
             winner={"task": "text", "contestant": "seqboat", "seed": 1, "folder": None, "command": None},
-        ),  # fmt: skip
+        ),
     ]
 
 

@@ -17,7 +17,8 @@ app = typer.Typer(
 )
 
 TextOption = Annotated[
-    list[str] | None, typer.Option("--text", help="File, folder or glob of .txt .md .py .jsonl .csv .parquet; repeatable.")
+    list[str] | None,
+    typer.Option("--text", help="File, folder or glob of .txt .md .py .jsonl .csv .parquet; repeatable."),
 ]
 FieldOption = Annotated[str | None, typer.Option(help="Field or column that holds the text in .jsonl, .csv, .parquet.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -82,7 +82,10 @@ def _facts(card: Card) -> dict[str, Any]:
 def _uses(card: Card) -> list[str]:
     lines = []
     if card.family == "mixers":
-        lines += [f"paceline race {card.method} attention --text mine.txt", f"paceline train {card.method} --text mine.txt --out DIR"]
+        lines += [
+            f"paceline race {card.method} attention --text mine.txt",
+            f"paceline train {card.method} --text mine.txt --out DIR",
+        ]
     if card.family == "data" and card.method != "text":
         lines.append(f"paceline race seqboat attention --task {card.method}")
     return [*lines, f"python: import paceline.{card.family}.{card.method}"]

@@ -19,7 +19,9 @@ GENERATED = {"tokens": 537_600, "parameters": 30_000, "batch": 16}
 LENGTH = 256
 
 
-def text_event(sources: Sequence[str], field: str | None, folder: Path, tokens: int | None, params: int | None) -> Event:
+def text_event(
+    sources: Sequence[str], field: str | None, folder: Path, tokens: int | None, params: int | None
+) -> Event:
     """Next-byte prediction on the user's text, or on the text that comes with Python."""
     task = Text(corpus(sources, field, folder), LENGTH)
     return Event(task, tokens or TEXT["tokens"], params or TEXT["parameters"], TEXT["batch"])

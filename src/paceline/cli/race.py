@@ -39,7 +39,9 @@ def run(
     everything = (list(contestants), list(text), task, field, tokens, seeds, params)
     if out is None:
         plain = not any(everything)
-        out = DEFAULT_OUT if plain else Path("runs") / f"race-{hashlib.sha256(repr(everything).encode()).hexdigest()[:8]}"
+        out = (
+            DEFAULT_OUT if plain else Path("runs") / f"race-{hashlib.sha256(repr(everything).encode()).hexdigest()[:8]}"
+        )
     if out.exists() and not out.is_dir():
         raise PacelineError(f"--out {out} is a file: give a folder.")
     events = _events(text, task, field, out, tokens, params)
@@ -47,7 +49,9 @@ def run(
         with Progress(console) as progress:
             result = race(contestants or CONTESTANTS, events, out=out, seeds=seeds, keep_in=keep, watcher=progress)
     except KeyboardInterrupt:
-        console.print(f"Stopped. Finished cells are kept in {out}: the same command goes on from there.", highlight=False)
+        console.print(
+            f"Stopped. Finished cells are kept in {out}: the same command goes on from there.", highlight=False
+        )
         raise typer.Exit(130) from None
     page = write(result, out / "report.html")
     if as_json:

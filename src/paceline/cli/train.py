@@ -36,7 +36,13 @@ def run(
 ) -> None:
     """Train, measure on the held-out bytes, save, and print the command that uses the model."""
     console = Console()
-    for name, value in (("--tokens", tokens), ("--params", params), ("--layers", layers), ("--length", length), ("--batch", batch)):
+    for name, value in (
+        ("--tokens", tokens),
+        ("--params", params),
+        ("--layers", layers),
+        ("--length", length),
+        ("--batch", batch),
+    ):
         if value < 1:
             raise PacelineError(f"{name} must be at least 1, not {value}.")
     if out.exists() and not out.is_dir():
@@ -53,7 +59,12 @@ def run(
     task = Text(corpus(text, field, out), length)
     torch.manual_seed(derive(seed, "init", mixer))
     model = build(config)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} of {task.total} steps"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total} steps"),
+        TimeRemainingColumn(),
+    )
     checkpoints = out / "checkpoints"
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         line = bars.add_task("train", total=recipe.steps(length))
@@ -70,7 +81,9 @@ def run(
             raise typer.Exit(130) from None
     evaluation = evaluate(model, task)
     save_model(model, config, out)
-    write_json(out / "training.json", {"curve": trained.curve, "score": evaluation.score, "ledger": trained.ledger.to_dict()})
+    write_json(
+        out / "training.json", {"curve": trained.curve, "score": evaluation.score, "ledger": trained.ledger.to_dict()}
+    )
     shutil.rmtree(checkpoints)
     meters = "".join(f", {name} {value:.2f}" for name, value in evaluation.meters.items())
     console.print(

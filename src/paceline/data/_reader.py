@@ -149,7 +149,8 @@ def _read_jsonl(file: BinaryIO, path: str, field: str | None) -> Iterator[Docume
 
 def _read_csv(file: BinaryIO, path: str, field: str | None) -> Iterator[Document]:
     # surrogateescape carries bytes that are not UTF-8 through csv and back unharmed
-    rows = csv.reader(io.TextIOWrapper(file, "utf-8", "surrogateescape", newline=""), strict=True)
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    rows = csv.reader(text, strict=True)
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a chapter; a C long on Windows has 32 bits
     try:
         header = next(rows, [])
@@ -161,6 +162,8 @@ def _read_csv(file: BinaryIO, path: str, field: str | None) -> Iterator[Document
             yield Document(f"{path}:{number}", row[column].encode("utf-8", "surrogateescape"))
     except csv.Error as error:
         raise PacelineError(f"Line {rows.line_num} of '{path}' is not CSV ({error}): mend its quotes.") from error
+    finally:
+        text.detach()  # the file is the caller's to close
 
 
 def _read_parquet(file: BinaryIO, path: str, field: str | None) -> Iterator[Document]:
@@ -196,4 +199,4 @@ def _choose(where: str, fields: list[str], text: list[str], field: str | None) -
 
 def _refuse(error: OSError | ValueError, path: str) -> NoReturn:
     why = getattr(error, "strerror", None) or error
-    raise PacelineError(f"'{str(path):.300}' cannot be read ({why}): check path and permissions.") from error
+    raise PacelineError(f"'{path!s:.300}' cannot be read ({why}): check path and permissions.") from error

@@ -80,7 +80,7 @@ class Text(Task):
         )
 
     def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """A character at the first of its bytes; its other bytes are empty strings; broken bytes are marked one by one."""
+        """A character at the first of its bytes; the others are empty strings; broken ones are marked one by one."""
         data = bytes(ids.tolist())
         shown: list[str] = []
         while len(shown) < len(data):

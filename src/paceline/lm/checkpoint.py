@@ -99,7 +99,7 @@ def _weights(model: Decoder) -> dict[str, Tensor]:
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """All files and their checksums at once: in a temporary folder that is then renamed, or one by one over an old one."""
+    """All files and their checksums: in a temporary folder that is then renamed, or one by one over an old one."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{folder.name}."
@@ -138,7 +138,9 @@ def _refuse_foreign(folder: Path) -> None:
         raise PacelineError(f"There is no folder {folder}: give the folder of a saved model.")
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         pickles = [p.name for pattern in PICKLES for p in folder.glob(pattern)]
-        reason = f"holds a pickle ({pickles[0]}), which is never loaded" if pickles else f"has no {CONFIG} and {WEIGHTS}"
+        reason = (
+            f"holds a pickle ({pickles[0]}), which is never loaded" if pickles else f"has no {CONFIG} and {WEIGHTS}"
+        )
         raise PacelineError(f"{folder} {reason}: give a folder that `paceline train` or `race --keep` wrote.")
     try:
         kind = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model_type")

@@ -31,7 +31,12 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"model_type": "paceline", "architectures": ["PacelineForCausalLM"], **asdict(self), "plan": list(self.plan)}
+        return {
+            "model_type": "paceline",
+            "architectures": ["PacelineForCausalLM"],
+            **asdict(self),
+            "plan": list(self.plan),
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
@@ -113,7 +118,8 @@ def fit(plan: Sequence[str], vocab_size: int, parameters: int, task: str = "text
     config = Config(vocab_size, config.d_model, max(hidden, WIDTH_STEP), tuple(plan), task)
     if (smallest := _size(config)) > 1.1 * parameters:
         raise PacelineError(
-            f"{plan[0]} over a vocabulary of {vocab_size} needs at least {smallest:,} parameters: ask for more than {parameters:,}."
+            f"{plan[0]} over a vocabulary of {vocab_size} needs at least {smallest:,} parameters: "
+            f"ask for more than {parameters:,}."
         )
     return config
 

@@ -76,9 +76,7 @@ class Decoder(nn.Module):
         """The plan, layer by layer."""
         return [layer.mixer for layer in self.stack]
 
-    def forward(
-        self, ids: Int[Tensor, "b t"], state: State | None = None
-    ) -> tuple[Float[Tensor, "b t v"], State]:
+    def forward(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b t v"], State]:
         """Logits of each next token, and the state after them."""
         state = self.initial_state(ids.shape[0]) if state is None else state
         x, layers = self._embed(ids), []
@@ -123,5 +121,3 @@ class Decoder(nn.Module):
 def count_parameters(model: nn.Module) -> int:
     """Trainable numbers, shared ones once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-

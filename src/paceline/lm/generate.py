@@ -38,7 +38,9 @@ def generate(
     for left in range(tokens - 1, -1, -1):
         last = logits[0, -1].double()
         if not torch.isfinite(last).all():
-            raise PacelineError("The model returned logits that are not finite: its weights are damaged or it diverged.")
+            raise PacelineError(
+                "The model returned logits that are not finite: its weights are damaged or it diverged."
+            )
         if temperature == 0:
             token = int(last.argmax())
         else:

@@ -123,7 +123,9 @@ def train(
             group["lr"] = group["peak"] * share
         loss = _step(model, optimizer, task.batch(recipe.batch, seed, step), recipe)
         if not math.isfinite(loss):
-            raise Diverged(f"The loss became {loss} at step {step + 1} of {steps}: lower the learning rate ({recipe.lr:g}).")
+            raise Diverged(
+                f"The loss became {loss} at step {step + 1} of {steps}: lower the learning rate ({recipe.lr:g})."
+            )
         run.add(loss, (1 + BACKWARD) * model.flops(recipe.batch, task.length).total)
         if (step + 1) % every == 0 or step + 1 == steps:
             run.mark(task, (step + 1) * recipe.batch * task.length)
@@ -234,7 +236,9 @@ class _Run:
         if facts["identity"] != self.identity:
             raise PacelineError(f"{folder} holds the checkpoints of another run: choose another folder, or delete it.")
         try:
-            self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+            self.model.load_state_dict(
+                {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+            )
         except RuntimeError as error:
             raise PacelineError(f"{folder} holds the checkpoints of another model: choose another folder.") from error
         for index, parameter in enumerate(self._parameters()):

@@ -117,15 +117,11 @@ class Model(Contestant):
         config = self.config(job.event)
         torch.manual_seed(derive(job.seed, "init", self.name))
         model = build(config)
-        trained = train(
-            model, task, self._recipe(job.event, job.setting), job.seed, folder=job.folder, progress=report
-        )
+        trained = train(model, task, self._recipe(job.event, job.setting), job.seed, folder=job.folder, progress=report)
         evaluation = evaluate(model, task)
         if job.model_folder is not None:
             save_model(model, config, job.model_folder)
-        return Outcome(
-            evaluation.items, trained.curve, trained.ledger, evaluation.meters, _trace(task, evaluation)
-        )
+        return Outcome(evaluation.items, trained.curve, trained.ledger, evaluation.meters, _trace(task, evaluation))
 
     @staticmethod
     def _recipe(event: Event, rate: float) -> Recipe:

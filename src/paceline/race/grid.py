@@ -56,13 +56,19 @@ class Grid:
             raise PacelineError(f"{path} cannot be read: delete {self.folder}, or choose another --out.") from error
         mine = self.identity()
         if known is not None and known != mine:
-            differs = next((k for k in mine if known.get(k) != mine[k]), "something") if isinstance(known, dict) else "it"
-            raise PacelineError(f"{self.folder} holds another race ({differs} differ): choose another --out, or delete it.")
+            differs = (
+                next((k for k in mine if known.get(k) != mine[k]), "something") if isinstance(known, dict) else "it"
+            )
+            raise PacelineError(
+                f"{self.folder} holds another race ({differs} differ): choose another --out, or delete it."
+            )
         if known is None:
             try:
                 write_json(path, mine)
             except OSError as error:
-                raise PacelineError(f"Cannot write to {self.folder} ({error.strerror}): choose another --out.") from error
+                raise PacelineError(
+                    f"Cannot write to {self.folder} ({error.strerror}): choose another --out."
+                ) from error
 
     def tuning(self) -> list[Cell]:
         """One cell for each setting, where there is a choice."""

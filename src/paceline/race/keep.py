@@ -57,7 +57,13 @@ def winner(grid: Grid, result: dict[str, Any]) -> tuple[dict[str, Any], Cell] | 
         ]
         if done:
             cell = max(done, key=lambda entry: entry[:2])[2]
-            facts = {"task": event.task.name, "contestant": best, "seed": cell.job.seed, "folder": None, "command": None}
+            facts = {
+                "task": event.task.name,
+                "contestant": best,
+                "seed": cell.job.seed,
+                "folder": None,
+                "command": None,
+            }
             return facts, cell
     return None
 

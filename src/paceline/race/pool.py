@@ -59,7 +59,9 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[C
         PacelineError: a contestant that does not pickle, or a main module that a cell's process cannot import.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise PacelineError("Put the call of race() under `if __name__ == '__main__':`, because its cells import your file.")
+        raise PacelineError(
+            "Put the call of race() under `if __name__ == '__main__':`, because its cells import your file."
+        )
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", "paceline.race.cell"])
     waiting = [cell for cell in cells if read_record(cell) is None][::-1]
@@ -93,7 +95,9 @@ def _start(context: multiprocessing.context.ForkServerContext, cell: Cell, limit
         process.start()
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         name = cell.contestant.name
-        raise PacelineError(f"{name} cannot cross into another process ({error}): define all of it in a module.") from error
+        raise PacelineError(
+            f"{name} cannot cross into another process ({error}): define all of it in a module."
+        ) from error
     theirs.close()
     return _Running(cell, process, ours, time.monotonic())
 
@@ -138,8 +142,8 @@ def _settle(item: _Running, reason: str | None) -> None:
     code = item.process.exitcode or 0
     if reason is None and item.last_words is None and code == 1:  # no fault of the contestant, so no record
         raise PacelineError(
-            f"A new process cannot load {item.cell.contestant.name}: define it in a module, and call race() from a file, "
-            "under `if __name__ == '__main__':`."
+            f"A new process cannot load {item.cell.contestant.name}: define it in a module, and call race() from "
+            "a file, under `if __name__ == '__main__':`."
         )
     reason = reason or item.last_words
     if not reason and code < 0:

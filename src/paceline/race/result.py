@@ -75,7 +75,13 @@ def _processor() -> str:
 def _complete(cell: Cell) -> dict[str, Any]:
     record = read_record(cell)
     assert record is not None, f"{cell.record} is missing"
-    empty: dict[str, Any] = {"items": [], "curve": [], "meters": {}, "trace": None, "curve_unit": cell.job.event.task.loss_unit}
+    empty: dict[str, Any] = {
+        "items": [],
+        "curve": [],
+        "meters": {},
+        "trace": None,
+        "curve_unit": cell.job.event.task.loss_unit,
+    }
     return {**empty, **record}
 
 
