@@ -10,6 +10,7 @@ from _command import SMALL, TINY, Call, records, sentence
 
 ON_TEXT = ("--text", "notes.txt", *SMALL, "--seeds", "1", "--out", "out")
 ON_RECALL = ("--task", "recall", *TINY, "--seeds", "1", "--out", "out")
+WRITERS = [("race", "ema", *ON_TEXT), ("race", "ema", *ON_RECALL), ("train", "ema", *ON_TEXT[:6])]
 INJECTION = "__import__('os').system('touch broken-in')"
 
 
@@ -22,7 +23,7 @@ INJECTION = "__import__('os').system('touch broken-in')"
         ("", ("''", "check the path")),
         ("empty.txt", ("'empty.txt' is empty",)),
         ("blank.txt", ("'blank.txt' is empty",)),
-        ("tiny.txt", ("11 bytes", "give more")),
+        ("tiny.txt", ("bytes", "give more")),
         ("folder", ("'folder' holds no text file", ".txt")),
         ("*.nothing", ("*.nothing",)),
         ("notes.txt/inside", ("'notes.txt/inside'",)),
@@ -38,7 +39,7 @@ def test_text_that_cannot_be_read_is_named(command: str, text: str, words: tuple
     Path("folder", "picture.bin").write_bytes(b"1" * 9000)
     Path("pickle.pkl").write_bytes(b"\x80\x04N." * 1000)
     refusal = sentence(call(command, "ema", "--text", text, *SMALL, "--out", "out"))
-    assert all(word.replace("11 bytes", "bytes") in refusal for word in words), refusal
+    assert all(word in refusal for word in words), refusal
     assert not records(Path("out"))
 
 
@@ -181,9 +182,7 @@ def test_text_and_a_task_together_are_refused(call: Call) -> None:
     assert "--text or --task" in sentence(call("race", "ema", "--text", "notes.txt", "--task", "recall"))
 
 
-@pytest.mark.parametrize(
-    "command", [("race", "ema", *ON_TEXT), ("race", "ema", *ON_RECALL), ("train", "ema", *ON_TEXT[:6])]
-)
+@pytest.mark.parametrize("command", WRITERS)
 @pytest.mark.parametrize("out", ["a-file", "a-file/inside", "/proc/nowhere"])
 def test_an_output_folder_that_cannot_be_is_named(command: tuple[str, ...], out: str, call: Call) -> None:
     if out == "/proc/nowhere" and sys.platform != "linux":
@@ -193,17 +192,15 @@ def test_an_output_folder_that_cannot_be_is_named(command: tuple[str, ...], out:
     assert Path("a-file").read_text() == "precious"
 
 
-@pytest.mark.parametrize(
-    "command", [("race", "ema", *ON_TEXT), ("race", "ema", *ON_RECALL), ("train", "ema", *ON_TEXT[:6])]
-)
+@pytest.mark.parametrize("command", WRITERS)
 def test_a_full_disk_ends_in_a_sentence(command: tuple[str, ...], call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("paceline.core.files.os.fsync", full)
-    assert "No space left on device" in sentence(call(*command, "--out", "out"))
-    monkeypatch.undo()
-    assert not records(Path("out"))
+    with monkeypatch.context() as patch:
+        patch.setattr("paceline.core.files.os.fsync", full)
+        assert "No space left on device" in sentence(call(*command, "--out", "out"))
+    assert not records(Path("out")) and call(*command, "--out", "out").code == 0  # once there is room again
 
 
 def test_a_disk_that_fills_up_at_the_very_end_keeps_the_cells(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
