@@ -76,7 +76,8 @@ class Text(Task):
         """See `Task.describe`."""
         return (
             f"Predict the next byte of files that were not trained on, in windows of {self.length} bytes "
-            f"({len(self.corpus.train):,} bytes to train on, {len(self.corpus.heldout):,} held out)."
+            f"({len(self.corpus.train):,} bytes to train on, {len(self.corpus.heldout):,} held out; "
+            f"digest {self.corpus.digest[:8]})."
         )
 
     def show(self, ids: Int[Tensor, " t"]) -> list[str]:
