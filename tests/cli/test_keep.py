@@ -11,7 +11,9 @@ from paceline.lm.checkpoint import load_model
 RACE = ("race", "ema", "--task", "recall(pairs=2, stretch=4)", *TINY, "--seeds", "1", "--out", "races/one")
 
 
-@pytest.mark.parametrize("keep", ["full", "file", "file/inside", "full/precious.md/inside", "/proc/nowhere", "/proc/nowhere/else"])
+@pytest.mark.parametrize(
+    "keep", ["full", "file", "file/inside", "full/precious.md/inside", "/proc/nowhere", "/proc/nowhere/else"]
+)
 def test_a_folder_that_cannot_take_the_winner_is_refused_first(keep: str, call: Call) -> None:
     if keep.startswith("/proc") and sys.platform != "linux":
         pytest.skip("only Linux has a /proc in which nobody can make a folder")

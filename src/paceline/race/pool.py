@@ -5,10 +5,12 @@ import multiprocessing.process
 import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 
 import psutil
@@ -63,13 +65,17 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[C
             "Put the call of race() under `if __name__ == '__main__':`, because its cells import your file."
         )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "paceline.race.cell"])
+    # torch._dynamo comes with the first meta tensor and costs a second: once here, not in every cell.
+    context.set_forkserver_preload(["__main__", "paceline.race.cell", "torch._dynamo"])
+    with _interrupts_ignored():
+        forkserver.ensure_running()
     waiting = [cell for cell in cells if read_record(cell) is None][::-1]
     running: list[_Running] = []
     try:
         while waiting or running:
             while waiting and len(running) < limits.workers:
-                running.append(_start(context, waiting.pop(), limits))
+                with _interrupts_deferred():
+                    running.append(_start(context, waiting.pop(), limits))
             wait([r.process.sentinel for r in running] + [r.pipe for r in running if not r.pipe.closed], timeout=0.5)
             for item in list(running):
                 _listen(item, watch)
@@ -86,6 +92,29 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[C
     finally:
         for item in running:
             _stop(item)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """A terminal sends Ctrl-C to all its processes: what is started here, and its children, leave it to this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """A Ctrl-C waits until a process is wholly started, and among those that will be stopped."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(context: multiprocessing.context.ForkServerContext, cell: Cell, limits: Limits) -> _Running:
