@@ -10,9 +10,6 @@ Evaluated in chunks of c tokens as matrix products: inside a chunk by the kernel
 chunks through h. The paper uses an FFT over the whole length: the same numbers, slower here (LOG.md).
 Time O(b t d (c + n)), linear in t. State: d x n numbers a sequence.
 
-Departure: delta and alpha start spread over -2 .. 2 across the n dimensions (the authors: all near 0). Then q covers
-0.22 to 0.99, memories of 1 to 70 tokens, where the authors' start has n copies of q = 0.75; LOG.md has the gain.
-
 As a mixer on its own it is followed by SiLU and a linear map, y = W SiLU(EMA(x)): what a SeqBoat layer does for a
 token that it does not activate.
 """
@@ -29,7 +26,6 @@ from paceline.mixers._contract import Flops, Mixer, MixerState, hint
 PAPERS = (Source(title="Mega: Moving Average Equipped Gated Attention", arxiv="2209.10655", year=2022),)
 
 CHUNK = 64
-SPREAD = 2.0
 
 
 class DampedEMA(nn.Module):
@@ -56,9 +52,6 @@ class DampedEMA(nn.Module):
         self.beta, self.gamma, self.omega = draw(0.02, d_model, dims), draw(1.0, d_model, dims), draw(1.0, d_model)
         with torch.no_grad():
             self.beta.add_(sign)
-            spread = torch.linspace(-SPREAD, SPREAD, dims)
-            self.delta.add_(spread)
-            self.alpha.add_(spread)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """From an empty past."""

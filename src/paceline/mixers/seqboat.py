@@ -15,9 +15,8 @@ Time O(b t d (n + chunk + d) + b r (w s + w e + d e)), linear in t. State: d n +
 
 Departures, all in the initialisation. The authors draw every matrix, and the vectors g1 and g2, with standard
 deviation 0.02, and train for 400,000 steps at a learning rate of 5e-3; attention then starts as a plain mean, which a
-short run never leaves. Here matrices start at the scale of their fan-in, g1 and g2 at standard deviation 1 (drawn
-apart: with g1 = g2 a token's best match is itself), and the EMA with a spread of memories (mixers/ema.py). LOG.md has
-the measurements.
+short run never leaves. Here matrices start at the scale of their fan-in, and g1 and g2 at standard deviation 1, drawn
+apart: with g1 = g2 a token's best match is itself. LOG.md has the measurements.
 """
 
 from functools import partial
