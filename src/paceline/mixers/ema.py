@@ -7,7 +7,8 @@ Per channel and dimension, with p = sigmoid(delta) and q = 1 - p sigmoid(alpha),
 
 equivalently y = kernel * x + omega x with kernel_l = n^(-1/2) sum_n gamma_n p_n beta_n q_n^l.
 Evaluated in chunks of c tokens as matrix products: inside a chunk by the kernel's (c, c) Toeplitz matrix, between
-chunks through h. The paper uses an FFT over the whole length: the same numbers, slower here (LOG.md).
+chunks through h. The paper uses an FFT over the whole length: the same numbers, half as fast at 4 x 2,048 x 256
+and faster on short sequences (LOG.md).
 Time O(b t d (c + n)), linear in t. State: d x n numbers a sequence.
 
 As a mixer on its own it is followed by SiLU and a linear map, y = W SiLU(EMA(x)): what a SeqBoat layer does for a
