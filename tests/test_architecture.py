@@ -192,6 +192,7 @@ def test_importing_anything_has_no_side_effect(tmp_path):
 import importlib, json, sys, warnings
 import torch
 warnings.simplefilter("error")
+warnings.filterwarnings("ignore", message=".*click", category=DeprecationWarning)  # typer's own use of click
 def facts():
     return [str(torch.get_default_dtype()), torch.get_num_threads(), torch.get_num_interop_threads(),
             torch.get_rng_state().sum().item(), torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled(),

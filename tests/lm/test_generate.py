@@ -40,7 +40,7 @@ def test_temperature_0_is_argmax_decoding_from_scratch(plan):
     assert list(generate(lm, PROMPT, 20, temperature=0)) == text[5:]
 
 
-@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 5e-324])
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 5e-324])
 def test_a_temperature_near_0_is_greedy(temperature):
     lm = model("ema")
     greedy = list(generate(lm, PROMPT, 9, temperature=0))
