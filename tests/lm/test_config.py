@@ -160,3 +160,9 @@ def test_any_json_gives_a_model_or_a_sentence(changes, dropped):
         assert str(error)
     else:
         assert lm.d_model == values["d_model"]
+
+
+@pytest.mark.parametrize(("layers", "parameters"), [(2, 10**12), (100_000, 10**6)])
+def test_a_size_beyond_one_machine_is_refused_at_once(layers: int, parameters: int) -> None:
+    with pytest.raises(PacelineError, match="more than one machine"):
+        fit(["ema"] * layers, 256, parameters)

@@ -14,6 +14,7 @@ from paceline.mixers._contract import Mixer
 
 WIDTH_STEP = 8
 HIDDEN_RATIO = 2.0
+LARGEST, DEEPEST = 2_000_000_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,14 @@ def fit(plan: Sequence[str], vocab_size: int, parameters: int, task: str = "text
     The width grows in steps of 8 with feed-forwards twice as wide; then the feed-forwards take up the slack.
 
     Raises:
-        PacelineError: no width fits the plan, or even the smallest model is more than 10 % too large.
+        PacelineError: no width fits the plan, even the smallest model is more than 10 % too large, or the size is
+            beyond LARGEST or DEEPEST.
     """
+    if parameters > LARGEST or len(plan) > DEEPEST:
+        raise PacelineError(
+            f"{len(plan):,} layers of {parameters:,} parameters in all are more than one machine trains from scratch: "
+            f"stay below {DEEPEST:,} layers and {LARGEST:,} parameters."
+        )
     best: tuple[int, Config] | None = None
     refused: PacelineError | None = None
     width = WIDTH_STEP
