@@ -7,8 +7,8 @@ Per channel and dimension, with p = sigmoid(delta) and q = 1 - p sigmoid(alpha),
 
 equivalently y = kernel * x + omega x with kernel_l = n^(-1/2) sum_n gamma_n p_n beta_n q_n^l.
 Evaluated in chunks of c tokens as matrix products: inside a chunk by the kernel's (c, c) Toeplitz matrix, between
-chunks through h. The paper uses an FFT over the whole length: the same numbers, half as fast at 4 x 2,048 x 256
-and faster on short sequences (LOG.md).
+chunks through h. The paper uses an FFT over the whole length: the same numbers, 2.5 times slower at 4 x 2,048 x 256
+(LOG.md).
 Time O(b t d (c + n)), linear in t. State: d x n numbers a sequence.
 
 As a mixer on its own it is followed by SiLU and a linear map, y = W SiLU(EMA(x)): what a SeqBoat layer does for a
@@ -25,8 +25,6 @@ from paceline.core.errors import PacelineError
 from paceline.mixers._contract import Flops, Mixer, MixerState, hint
 
 PAPERS = (Source(title="Mega: Moving Average Equipped Gated Attention", arxiv="2209.10655", year=2022),)
-
-CHUNK = 64
 
 
 class DampedEMA(nn.Module):
@@ -74,14 +72,14 @@ class DampedEMA(nn.Module):
 
     def _run(self, x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor | None]:
         batch, length, width = x.shape
-        chunk = min(CHUNK, length)
+        chunk = _chunk(length)
         chunks = -(-length // chunk)
         last = length - (chunks - 1) * chunk  # tokens in the last chunk
         log_q, weights_in, weights_out = self.coefficients()
         powers = torch.exp(log_q.unsqueeze(-1) * torch.arange(chunk + 1, device=x.device))  # (d, n, chunk + 1)
 
         kernel = ((weights_in * weights_out).unsqueeze(-1) * powers[..., :chunk]).sum(dim=1)
-        toeplitz = _toeplitz(kernel)
+        toeplitz = _toeplitz(kernel).contiguous()
 
         padded = functional.pad(x, (0, 0, 0, chunks * chunk - length)).view(batch, chunks, chunk, width)
         columns = padded.permute(3, 2, 0, 1).flatten(2).contiguous()  # strided batches take a slow path of bmm
@@ -92,23 +90,43 @@ class DampedEMA(nn.Module):
             gains = (weights_in.unsqueeze(-1) * powers[..., :chunk]).flip(-1)  # (d, n, j): what x_j leaves at the end
             states, after = [start], None
             if chunks > 1:
-                left = (gains @ columns).unflatten(-1, (batch, chunks)).permute(3, 2, 0, 1)  # (chunks, b, d, n)
+                left = (
+                    _Dense.apply(gains @ columns).unflatten(-1, (batch, chunks)).permute(3, 2, 0, 1)
+                )  # (chunks, b, d, n)
                 for piece in left[:-1]:
                     states.append(states[-1] * powers[..., chunk] + piece)
-            entering = torch.stack(states, dim=-1).permute(1, 2, 0, 3).flatten(2)  # (d, n, b chunks)
-            y = y + (weights_out.unsqueeze(-1) * powers[..., 1:]).transpose(1, 2) @ entering
+            entering = torch.stack(states, dim=-1).permute(1, 2, 0, 3).flatten(2).contiguous()  # (d, n, b chunks)
+            leaving = (weights_out.unsqueeze(-1) * powers[..., 1:]).transpose(1, 2).contiguous()  # (d, i, n)
+            y = y + leaving @ entering
             if h is not None:
                 tail = torch.einsum("bjd,dnj->bdn", padded[:, -1, :last], gains[..., chunk - last :])
                 after = states[-1] * powers[..., last] + tail
-        y = y.unflatten(-1, (batch, chunks)).permute(2, 3, 1, 0).reshape(batch, chunks * chunk, width)[:, :length]
-        return y + x * self.omega, after
+        y = _Dense.apply(y).unflatten(-1, (batch, chunks)).permute(2, 3, 1, 0)
+        return y.reshape(batch, chunks * chunk, width)[:, :length] + x * self.omega, after
 
     def products(self, batch: int, length: int) -> float:
         """Forward operations in the matrix products of `forward`."""
-        chunk = min(CHUNK, length)
+        chunk = _chunk(length)
         chunks = -(-length // chunk)
         between = 4.0 * self.dims if chunks > 1 else 0.0
         return batch * chunks * chunk * self.d_model * (2.0 * chunk + between)
+
+
+def _chunk(length: int) -> int:
+    """Tokens of a chunk: all of a short sequence."""
+    return length if length <= 64 else 32
+
+
+class _Dense(torch.autograd.Function):
+    """The identity, with a contiguous gradient: bmm takes strided batches one by one, ten times slower."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
 
 
 def _toeplitz(kernel: Float[Tensor, "d c"]) -> Float[Tensor, "d c c"]:
