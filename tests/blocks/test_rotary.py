@@ -16,7 +16,7 @@ def vectors(*shape, seed=0):
 
 @pytest.mark.parametrize("base", [10_000.0, 500.0])
 @pytest.mark.parametrize("position", [0, 1, 2, 17, 1000])
-def test_equals_the_complex_form(position, base):
+def test_equals_the_rotation_matrices(position, base):
     x = vectors(6)
     turned = Rotary(6, base)(x.view(1, 6), torch.tensor([position]))
     assert close(turned[0], naive_rotary(x, position, base), PRECISION)
@@ -31,6 +31,11 @@ def test_products_depend_on_the_difference_of_positions(shift):
     assert close(shifted, products, PRECISION)
     moved = (rotary(q, positions + shift) * rotary(k, others)).sum(-1)
     assert not close(moved, products, PRECISION)
+
+
+def test_a_slice_that_begins_at_an_odd_place():
+    rotary, x = Rotary(4), vectors(9)
+    assert torch.equal(rotary(x[1:].view(2, 4), torch.arange(2)), rotary(x[1:].clone().view(2, 4), torch.arange(2)))
 
 
 def test_norms_are_kept_and_position_zero_turns_nothing():

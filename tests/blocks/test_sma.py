@@ -39,9 +39,17 @@ def sequence(*shape, seed=0):
     return torch.randn(*shape, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def undecided(configurator):
+    """Take the head start away, so that some tokens go each way."""
+    nn.init.zeros_(configurator.logits.bias)
+    return configurator
+
+
 def wrap(module, seed=0):
     torch.manual_seed(seed)
-    return SMA(module, WIDTH).double()
+    part = SMA(module, WIDTH).double()
+    undecided(part.configurator)
+    return part
 
 
 def force(part, option):
@@ -115,7 +123,7 @@ def test_a_module_sees_the_activated_tokens_and_no_others(module):
 
 def test_the_gate_is_the_probability_of_option_one_where_it_wins():
     torch.manual_seed(0)
-    part, h = LatentConfigurator(WIDTH, temperature=0.3).double(), sequence(4, 50)
+    part, h = undecided(LatentConfigurator(WIDTH, temperature=0.3)).double(), sequence(4, 50)
     assert part.theta.exp().item() == pytest.approx(0.3 * WIDTH**0.5, rel=1e-6)
     logits = part.logits(h)
     probability = (logits / part.theta.exp()).softmax(-1)[..., 1]
@@ -125,8 +133,15 @@ def test_the_gate_is_the_probability_of_option_one_where_it_wins():
     assert (gates[wins] > 0.5).all() and (gates[~wins] == 0).all() and 0 < wins.sum() < wins.numel()
 
 
+def test_at_the_start_nearly_every_token_is_activated_and_the_decision_is_slow():
+    torch.manual_seed(0)
+    part = LatentConfigurator(32)
+    assert (part(torch.randn(4, 500, 32)) > 0).double().mean() > 0.85
+    assert all(parameter.hints["lr_scale"] == 0.1 for parameter in part.parameters())
+
+
 def test_a_tie_is_not_an_activation():
-    part = LatentConfigurator(WIDTH)
+    part = undecided(LatentConfigurator(WIDTH))
     with torch.no_grad():
         part.logits.weight.zero_()
     assert (part(torch.randn(1, 5, WIDTH)) == 0).all()

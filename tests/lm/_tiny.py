@@ -5,6 +5,7 @@ import torch
 from paceline.data.recall import Recall
 from paceline.lm.config import Config, build
 from paceline.lm.decoder import Decoder
+from paceline.mixers.seqboat import SeqBoat
 
 torch.set_num_threads(1)  # nothing here is large enough to share
 
@@ -24,8 +25,13 @@ def config(plan: str, vocabulary: int = VOCABULARY, hidden: int = 24) -> Config:
 
 
 def model(plan: str, vocabulary: int = VOCABULARY, seed: int = 0) -> Decoder:
+    """Where a layer chooses tokens, without its head start, so that some tokens go each way."""
     torch.manual_seed(seed)
-    return build(config(plan, vocabulary))
+    built = build(config(plan, vocabulary))
+    for mixer in built.mixers:
+        if isinstance(mixer, SeqBoat):
+            torch.nn.init.zeros_(mixer.configurator.logits.bias)
+    return built
 
 
 def recall() -> Recall:

@@ -8,12 +8,12 @@ from _tiny import PLANS, model, recall, same
 from torch.nn import functional
 
 from paceline.core.errors import PacelineError
+from paceline.core.hints import hint
 from paceline.data._contract import IGNORE, Batch
 from paceline.data.recall import Recall
 from paceline.lm import train as module
 from paceline.lm.decoder import count_parameters
 from paceline.lm.train import Diverged, Recipe, make_optimizer, train
-from paceline.mixers._contract import hint
 
 TASK = recall()
 STEP = 4 * TASK.length

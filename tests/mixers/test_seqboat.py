@@ -27,7 +27,10 @@ class Scripted(torch.nn.Module):
 
 def build(seed=0, **options):
     torch.manual_seed(seed)
-    return SeqBoat(**{"d_model": 8, "memory": 3, "key_width": 4, "value_width": 6, "dims": 3, **options}).double()
+    mixer = SeqBoat(**{"d_model": 8, "memory": 3, "key_width": 4, "value_width": 6, "dims": 3, **options}).double()
+    if mixer.configurator is not None:
+        torch.nn.init.zeros_(mixer.configurator.logits.bias)  # some tokens each way
+    return mixer
 
 
 def script(mixer, gates):

@@ -36,7 +36,7 @@ class Recall(Generated):
     name = "recall"
     title = "Associative recall"
 
-    def __init__(self, pairs: int = 4, keys: int = 8, values: int = 8, stretch: int = 16, queries: int = 24) -> None:
+    def __init__(self, pairs: int = 4, keys: int = 8, values: int = 8, stretch: int = 16, queries: int = 16) -> None:
         if not 1 <= pairs <= keys or min(values, queries) < 1 or stretch < 0:
             raise PacelineError(f"recall: pairs={pairs} needs keys={keys} at least as many, and no size below 1.")
         self.pairs, self.keys, self.values, self.stretch, self.queries = pairs, keys, values, stretch, queries

@@ -78,9 +78,3 @@ class Mixer(nn.Module, ABC):
     def trace(self) -> Tensor | None:
         """Gates (b, t) of the last run, 0 where a token was not activated, for a part that chooses tokens."""
         return None
-
-
-def hint(parameter: nn.Parameter, **options: float) -> nn.Parameter:
-    """Mark a parameter for the training loop, e.g. `hint(p, weight_decay=0.0, lr_scale=0.1)`; returns it."""
-    parameter.hints = options  # type: ignore[attr-defined]
-    return parameter

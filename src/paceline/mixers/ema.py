@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
-from paceline.mixers._contract import Flops, Mixer, MixerState, hint
+from paceline.core.hints import hint
+from paceline.mixers._contract import Flops, Mixer, MixerState
 
 PAPERS = (Source(title="Mega: Moving Average Equipped Gated Attention", arxiv="2209.10655", year=2022),)
 

@@ -94,7 +94,7 @@ class Model(Contestant):
         rates: learning rates to choose from.
     """
 
-    def __init__(self, spec: str | Spec, layers: int = 2, rates: tuple[float, ...] = (1.5e-3, 3e-3, 6e-3)) -> None:
+    def __init__(self, spec: str | Spec, layers: int = 2, rates: tuple[float, ...] = (2e-3, 5e-3, 1.2e-2)) -> None:
         self.spec = parse(spec) if isinstance(spec, str) else spec
         self.name, self.layers, self.settings = str(self.spec), layers, rates
 

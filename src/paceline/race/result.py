@@ -14,7 +14,7 @@ from paceline import __version__
 from paceline.core.ledger import Ledger
 from paceline.race.cell import Cell, read_record
 from paceline.race.contestant import Event
-from paceline.race.grid import PILOT_SHARE, Grid
+from paceline.race.grid import Grid
 from paceline.race.statistics import ALPHA, Comparison, compare, mean_interval, seeds_needed
 
 SCHEMA = 1
@@ -199,8 +199,8 @@ def _limits(grid: Grid) -> list[str]:
     ]
     if settings > 1:
         lines.append(
-            f"Each contestant chose the best of {settings} learning rates on one pilot seed, with 1/{PILOT_SHARE} "
-            f"of a cell's tokens; on a longer run another rate may be best.{_at_the_edge(grid)}"
+            f"Each contestant chose the best of {settings} learning rates on one pilot seed, which the race does not "
+            f"use; on a longer run another rate may be best.{_at_the_edge(grid)}"
         )
     return lines
 
