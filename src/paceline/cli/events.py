@@ -15,7 +15,7 @@ from paceline.race.contestant import Event
 CONTESTANTS = ("attention", "attention(window=16)", "ema", "seqboat")
 DEFAULT_OUT = Path("runs/default")
 TEXT = {"tokens": 98_304, "parameters": 200_000, "batch": 2}
-GENERATED = {"tokens": 368_640, "parameters": 30_000, "batch": 16}
+GENERATED = {"tokens": 307_200, "parameters": 30_000, "batch": 16}
 LENGTH = 256
 
 
