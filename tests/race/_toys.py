@@ -52,6 +52,12 @@ class Refuses(Toy):
         raise PacelineError("The sea is too rough: wait for calm.")
 
 
+class Prints(Toy):
+    def act(self, job, report):
+        print("look at me", flush=True)
+        return super().act(job, report)
+
+
 class Divides(Toy):
     def act(self, job, report):
         return 1 / 0

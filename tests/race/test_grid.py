@@ -129,7 +129,7 @@ def test_models_of_another_depth_are_another_race(tmp_path):
         make(tmp_path, contestants=[Model("ema", layers=2)]).claim()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[1]", b"3", b"{}"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[1]", b"3", b"null", b"{}"])
 def test_a_race_json_that_is_broken_or_foreign_is_refused_and_kept(tmp_path, content):
     (tmp_path / "race.json").write_bytes(content)
     with pytest.raises(PacelineError, match=r"race\.json cannot be read|not a race's|holds another race"):

@@ -254,3 +254,28 @@ def test_ctrl_c_in_a_terminal_ends_all_processes_and_blames_no_cell(tmp_path):
     assert errors.count("Traceback") == 1  # the cells say nothing
     assert all(gone(cell) for cell in cells)
     assert records(tmp_path / "race") == {"mine/race-0-0.1.json"}
+
+
+PRINTING = """
+import sys
+from pathlib import Path
+
+from _toys import Prints, grid
+
+from paceline.race.pool import Limits, run_cells
+
+if __name__ == "__main__":
+    cells = list(grid(Path(sys.argv[1]), Prints()).race())
+    print(len(list(run_cells(cells, Limits(1, memory=2**34), lambda *_: None))))
+"""
+
+
+def test_what_a_cell_prints_stays_out_of_the_answer(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(PRINTING)
+    paths = [str(Path(paceline.__file__).parents[1]), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    ended = subprocess.run(
+        [sys.executable, script, tmp_path / "race"], env=environment, text=True, capture_output=True, check=True
+    )
+    assert ended.stdout == "1\n" and "look at me" in ended.stderr

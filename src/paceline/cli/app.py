@@ -44,7 +44,7 @@ def race_command(
     keep: Annotated[Path | None, typer.Option(help="Folder for the winner. Default: <out>/winner.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Race models side by side under one budget; with no arguments, the default race (about six minutes)."""
+    """Race models side by side under one budget; with no arguments, the default race (about five minutes)."""
     from paceline.cli.race import run
 
     run(contestants or [], text or [], task, field, tokens, seeds, params, out, keep, json)

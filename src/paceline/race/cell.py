@@ -55,6 +55,7 @@ def write_failure(cell: Cell, reason: str, seconds: float) -> None:
 def run_in_child(cell: Cell, pipe: Connection, threads: int) -> None:
     """The whole life of a cell's process: run, write the record, leave."""
     torch.set_num_threads(threads)
+    os.dup2(2, 1)  # what a contestant prints must not end up in the parent's JSON
     pipe.send("")  # the contestant was loaded
 
     def report(done: int, of: int, loss: float) -> None:

@@ -47,27 +47,26 @@ class Grid:
             PacelineError: the folder holds another race, or cannot be written.
         """
         path = self.folder / "race.json"
+        mine = self.identity()
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            known = None
-        except (OSError, ValueError) as error:
-            raise PacelineError(f"{path} cannot be read: delete {self.folder}, or choose another --out.") from error
-        mine = self.identity()
-        if known is not None and known != mine:
-            if not isinstance(known, dict):
-                raise PacelineError(f"{path} is not a race's: choose another --out, or delete {self.folder}.")
-            differs = next((k for k in mine if known.get(k) != mine[k]), "something")
-            raise PacelineError(
-                f"{self.folder} holds another race ({differs} differ): choose another --out, or delete it."
-            )
-        if known is None:
             try:
                 write_json(path, mine)
             except OSError as error:
                 raise PacelineError(
                     f"Cannot write to {self.folder} ({error.strerror}): choose another --out."
                 ) from error
+            return
+        except (OSError, ValueError) as error:
+            raise PacelineError(f"{path} cannot be read: delete {self.folder}, or choose another --out.") from error
+        if not isinstance(known, dict):
+            raise PacelineError(f"{path} is not a race's: choose another --out, or delete {self.folder}.")
+        if known != mine:
+            differs = next((k for k in mine if known.get(k) != mine[k]), "something")
+            raise PacelineError(
+                f"{self.folder} holds another race ({differs} differ): choose another --out, or delete it."
+            )
 
     def tuning(self) -> list[Cell]:
         """One cell for each setting, where there is a choice."""

@@ -176,7 +176,7 @@ def _settle(item: _Running, reason: str | None) -> None:
         )
     reason = reason or item.last_words
     if not reason and code < 0:
-        name = signal.Signals(-code).name
+        name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f"signal {-code}"
         reason = f"Its process was killed by {name}" + (" (out of memory?)." if name == "SIGKILL" else ".")
     seconds = time.monotonic() - item.began
     write_failure(item.cell, reason or f"Its process ended with code {code} and no result.", seconds)
