@@ -69,6 +69,28 @@ def show_command(method: Annotated[str, typer.Argument(help="A method's name.")]
     print_method(method, json)
 
 
+@app.command("claim")
+def claim_command(
+    method: Annotated[str, typer.Argument(help="A method with a claim; `paceline claims` lists them.")],
+    budget: Annotated[str, typer.Option(help="smoke (seconds), cpu (minutes) or gpu.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/claims"),
+    again: Annotated[bool, typer.Option("--again", help="Run even where the verdict on file is fresh.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Put a paper's claim to the test: HOLDS, FAILS, EQUIVALENT or UNCLEAR."""
+    from paceline.cli.claims import run
+
+    run(method, budget, out, again, json)
+
+
+@app.command("claims")
+def claims_command(json: JsonOption = False) -> None:
+    """List the claims and their verdicts, and whether they are fresh."""
+    from paceline.cli.claims import print_claims
+
+    print_claims(json)
+
+
 @app.command("train")
 def train_command(
     mixer: Annotated[str, typer.Argument(help="Such as: seqboat, or 'attention(window=64)'.")],

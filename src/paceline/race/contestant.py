@@ -13,6 +13,7 @@ from paceline.core.spec import Spec, parse
 from paceline.data._contract import Task
 from paceline.lm.checkpoint import save_model
 from paceline.lm.config import Config, build, fit
+from paceline.lm.decoder import Decoder
 from paceline.lm.evaluate import Evaluation, evaluate
 from paceline.lm.train import Recipe, train
 
@@ -92,19 +93,31 @@ class Model(Contestant):
         spec: the mixer, e.g. `attention(window=64)`.
         layers: layers of the decoder, all alike.
         rates: learning rates to choose from.
+        change: rewrites or wraps the freshly built decoder in place: a technique, or a sham. A module's function. The
+            changed model is raced and measured, not saved.
+        name: for the tables. Default: the mixer, and the name of the change.
     """
 
-    def __init__(self, spec: str | Spec, layers: int = 2, rates: tuple[float, ...] = (2e-3, 5e-3, 1.2e-2)) -> None:
+    def __init__(
+        self,
+        spec: str | Spec,
+        layers: int = 2,
+        rates: tuple[float, ...] = (2e-3, 5e-3, 1.2e-2),
+        change: Callable[[Decoder], None] | None = None,
+        name: str | None = None,
+    ) -> None:
         self.spec = parse(spec) if isinstance(spec, str) else spec
-        self.name, self.layers, self.settings = str(self.spec), layers, rates
+        self.layers, self.settings, self.change = layers, rates, change
+        self.name = name or (str(self.spec) if change is None else f"{self.spec}, {change.__name__}")
 
     def config(self, event: Event) -> Config:
         """The decoder's sizes for this event."""
-        return fit([self.name] * self.layers, event.task.vocab_size, event.parameters, event.task.name)
+        return fit([str(self.spec)] * self.layers, event.task.vocab_size, event.parameters, event.task.name)
 
     def identity(self) -> list[object]:
         """See `Contestant.identity`."""
-        return [*self.settings, f"{self.layers} layers"]
+        changed = [] if self.change is None else [f"{self.change.__module__}.{self.change.__qualname__}"]
+        return [*self.settings, f"{self.layers} layers", str(self.spec), *changed]
 
     def check(self, event: Event) -> None:
         """See `Contestant.check`."""
@@ -115,11 +128,13 @@ class Model(Contestant):
         """See `Contestant.run`."""
         task = job.event.task
         config = self.config(job.event)
-        torch.manual_seed(derive(job.seed, "init", self.name))
+        torch.manual_seed(derive(job.seed, "init", str(self.spec)))
         model = build(config)
+        if self.change is not None:
+            self.change(model)
         trained = train(model, task, self._recipe(job.event, job.setting), job.seed, folder=job.folder, progress=report)
         evaluation = evaluate(model, task)
-        if job.model_folder is not None:
+        if job.model_folder is not None and self.change is None:
             save_model(model, config, job.model_folder)
         return Outcome(evaluation.items, trained.curve, trained.ledger, evaluation.meters, _trace(task, evaluation))
 

@@ -1,0 +1,53 @@
+"""What a claim declares before it is run.
+
+`claims/<family>/<method>.py` holds
+
+    CLAIM = "..."                                     the paper's direction and the thresholds here, a literal
+    def design(budget, corpora) -> Design             what races, on what (text is prepared in the folder `corpora`,
+                                                      which all claims share), and which bars must be cleared
+    def faithful() -> None                            raises AssertionError unless the method equals its reference
+
+The verdict follows from the bars alone (claims/_verdict.py), so that nothing can be decided after looking.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from paceline.race.contestant import Contestant, Event
+
+Budget = Literal["smoke", "cpu", "gpu"]
+"""At most 5 seconds; about 3 minutes on 2 cores, 10 at most; ten to a hundred times the tokens on a GPU."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One declared comparison: `a` does better than `b` by more than `by`."""
+
+    task: str
+    a: str
+    """The method, by its name in the race."""
+    b: str
+    by: float = 0.0
+    """In the metric's unit; below 0 it asks for "no worse". For a currency, the share saved: 0.1 is a tenth less."""
+    measure: str = "score"
+    """The task's score, or a currency of the ledger (`flops`, `seconds`, `state_bytes`), of which less is better."""
+    equal: float | None = None
+    """Margin within which the two count as equivalent, in the unit of `by`."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """A claim at one budget."""
+
+    contestants: Sequence[Contestant]
+    events: Sequence[Event]
+    seeds: int
+    bars: Sequence[Bar]
+    """All must be cleared for HOLDS."""
+    shams: Sequence[Bar]
+    """The method against itself with its key step randomised: one must be cleared for the mark `acts`."""
+    meter: str
+    """Name, without the layer, of the meter that must move: neither all 0 nor all 1."""
+    limits: str
+    """What this scale cannot show, in a sentence."""

@@ -1,0 +1,69 @@
+"""Run a claim."""
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from paceline.claims._contract import Budget, Design
+from paceline.claims._sources import digests, versions
+from paceline.claims._store import check_budget, find_claim
+from paceline.claims._verdict import decide
+from paceline.race.run import Watcher, race
+
+
+def run_claim(method: str, budget: Budget, root: Path, watcher: Watcher | None = None) -> dict[str, Any]:
+    """Run a claim; the same call goes on with an interrupted one.
+
+    Args:
+        method: the claim's name.
+        budget: how much to spend. A smoke verdict says only that everything works.
+        root: folder for the race's cells; the claim takes a place of its own in it, for this very code.
+        watcher: hears of progress.
+
+    Raises:
+        PacelineError: no such claim or budget.
+    """
+    family, method = find_claim(method)
+    check_budget(budget)
+    module = importlib.import_module(f"paceline.claims.{family}.{method}")
+    design: Design = module.design(budget, root / "corpora")
+    sources = digests(modules_of(module.__name__, design))
+    code = hashlib.sha256(json.dumps([sources, versions()]).encode()).hexdigest()[:8]
+    folder = root / f"{family}-{method}-{budget}-{code}"
+    try:
+        module.faithful()
+        faithful = True
+    except AssertionError:
+        faithful = False
+    result = race(design.contestants, design.events, out=folder, seeds=design.seeds, watcher=watcher)
+    return {
+        "claim": module.CLAIM,
+        "family": family,
+        "method": method,
+        "budget": budget,
+        **decide(design, result, faithful),
+        "limits": design.limits,
+        **{key: result[key] for key in ("created", "tasks", "tokens", "parameters", "seeds", "standings", "bill")},
+        "cells": [_brief(cell) for cell in result["cells"]],
+        "environment": result["environment"],
+        "versions": versions(),
+        "sources": sources,
+        "folder": str(folder),
+    }
+
+
+def modules_of(claim: str, design: Design) -> list[str]:
+    """The modules whose code decides: the claim, its contestants and the parts that they name, its tasks."""
+    found = [claim, "paceline.race.run"]
+    for contestant in design.contestants:
+        found.append(type(contestant).__module__)
+        if (spec := getattr(contestant, "spec", None)) is not None:
+            found.append(f"paceline.mixers.{spec.name}")
+    return found + [type(event.task).__module__ for event in design.events]
+
+
+def _brief(cell: dict[str, Any]) -> dict[str, Any]:
+    keys = ("task", "contestant", "seed", "status", "reason", "score", "lr", "meters", "ledger")
+    return {key: cell[key] for key in keys}
