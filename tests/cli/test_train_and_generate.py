@@ -60,7 +60,7 @@ def test_a_run_killed_halfway_resumes_to_the_same_bits(
     write_notes(tmp_path)
     killed = paceline(*TRAIN, cwd=tmp_path, prelude=DIE_HALFWAY)
     assert killed.code == -9
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["checkpoints", "corpus"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [".lock", "checkpoints", "corpus"]
 
     resumed = paceline(*TRAIN, "--resume", cwd=tmp_path)
     assert (resumed.code, resumed.err) == (0, "")

@@ -1,5 +1,6 @@
 """Contestants of every temper, in a module of their own so that new processes can import them."""
 
+import errno
 import math
 import os
 import signal
@@ -129,3 +130,33 @@ class Unloadable(Toy):
 
     def __setstate__(self, state):
         raise ImportError("not here")
+
+
+class Slow(Toy):
+    """Long enough to be killed in the middle."""
+
+    def act(self, job, report):
+        report(1, 2, 0.75)
+        time.sleep(0.4)
+        return super().act(job, report)
+
+
+class Forks(Toy):
+    """Leaves a child behind, which says who it is as its parent did."""
+
+    def act(self, job, report):
+        if (child := os.fork()) == 0:
+            time.sleep(60)
+            os._exit(0)
+        (self.marks / f"child.{child}").touch()
+        return super().act(job, report)
+
+
+class Full(Toy):
+    """Finds the disk full until there is the folder `marks`."""
+
+    def run(self, job, report):
+        if not self.marks.exists():
+            error = OSError(errno.ENOSPC, "No space left on device")
+            raise PacelineError("Cannot write the checkpoint: make room.") from error
+        return self.act(job, report)

@@ -1,7 +1,5 @@
 """Facts about the grid: a folder belongs to one race, and cells come seed by seed at the chosen settings."""
 
-import json
-
 import pytest
 from _toys import Toy, event
 from hypothesis import given
@@ -9,6 +7,7 @@ from hypothesis import strategies as st
 
 from paceline.core.errors import PacelineError
 from paceline.data.induction import Induction
+from paceline.race.cell import _write
 from paceline.race.contestant import Event, Model
 from paceline.race.grid import PILOT_SEED, Grid, slug
 
@@ -23,9 +22,7 @@ def make(folder, **changes) -> Grid:
 
 
 def record(cell, score: float | None) -> None:
-    cell.record.parent.mkdir(parents=True, exist_ok=True)
-    status = "failed" if score is None else "done"
-    cell.record.write_text(json.dumps({"status": status, "score": score}))
+    _write(cell, {"status": "failed" if score is None else "done", "score": score})
 
 
 def test_the_race_goes_seed_by_seed(tmp_path):

@@ -17,6 +17,7 @@ from paceline.data._corpus import prepare
 from paceline.data._reader import Document
 from paceline.data.recall import Recall
 from paceline.data.text import Text
+from paceline.race.cell import _write
 from paceline.race.contestant import Event
 from paceline.race.pool import Limits
 from paceline.race.run import Watcher, race
@@ -154,20 +155,10 @@ def test_where_all_fail_there_is_no_winner_and_the_answer_says_so(
 def test_by_default_there_are_as_many_seeds_as_can_settle_every_pair(
     contestants: int, seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def settle(cells: Any, limits: Limits, watch: object) -> Any:
+    def settle(cells: Any, limits: Limits, watch: object, lock: object) -> Any:
         for cell in cells:
-            cell.record.parent.mkdir(parents=True, exist_ok=True)
-            facts = {
-                "task": "recall",
-                "contestant": cell.contestant.name,
-                "seed": cell.job.seed,
-                "lr": 0.1,
-                "items": [1.0],
-            }
             score = int(cell.contestant.name)
-            cell.record.write_text(
-                json.dumps({**facts, "status": "done", "reason": None, "score": score, "ledger": {}})
-            )
+            _write(cell, {"status": "done", "reason": None, "score": score, "items": [1.0], "ledger": {}})
             yield cell
 
     monkeypatch.setattr("paceline.race.run.run_cells", settle)

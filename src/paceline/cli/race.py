@@ -12,6 +12,7 @@ from rich.console import Console
 from paceline.cli.events import CONTESTANTS, DEFAULT_OUT, task_event, text_event
 from paceline.cli.progress import Progress
 from paceline.core.errors import PacelineError
+from paceline.core.lock import hold
 from paceline.race.contestant import Event
 from paceline.race.run import race
 from paceline.report import table, write
@@ -35,6 +36,8 @@ def run(
     for name, value in (("--tokens", tokens), ("--params", params), ("--seeds", seeds)):
         if value is not None and value < 1:
             raise PacelineError(f"{name} must be at least 1, not {value}.")
+    if seeds is not None and seeds > MOST_SEEDS:
+        raise PacelineError(f"--seeds must be at most {MOST_SEEDS:,}, not {seeds:,}.")
     console = Console(stderr=as_json)
     everything = (list(contestants), list(text), task, field, tokens, seeds, params)
     if out is None:
@@ -84,5 +87,6 @@ def _events(
     """Text and recall by default; what the user names otherwise."""
     if task is not None:
         return [task_event(task, tokens, params)]
-    events = [text_event(text, field, out, tokens, params)]
+    with hold(out, "race"):  # no two races write their text there at once
+        events = [text_event(text, field, out, tokens, params)]
     return events if text else [*events, task_event("recall", tokens, params)]

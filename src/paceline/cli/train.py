@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from paceline.cli.events import corpus
 from paceline.core.errors import PacelineError
 from paceline.core.files import write_json
+from paceline.core.lock import NAME, hold
 from paceline.core.seeds import derive
 from paceline.data.text import Text
 from paceline.lm.checkpoint import save_model
@@ -47,48 +48,58 @@ def run(
             raise PacelineError(f"{name} must be at least 1, not {value}.")
     if out.exists() and not out.is_dir():
         raise PacelineError(f"--out {out} is a file: give a folder.")
-    inside = {path.name for path in out.iterdir()} - {"corpus"} if out.is_dir() else set()
-    if inside and not resume:
-        raise PacelineError(f"{out} is not empty: give --resume to continue the run in it, or another --out.")
-    if inside and "checkpoints" not in inside:
-        what = "a finished model" if "training.json" in inside else "no run of `paceline train`"
-        raise PacelineError(f"{out} holds {what}, so there is nothing to resume: choose another --out.")
+    _refuse(out, resume)
     recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
     recipe.steps(length)
     config = fit([mixer] * layers, Text.vocab_size, params)
-    task = Text(corpus(text, field, out), length)
-    torch.manual_seed(derive(seed, "init", mixer))
-    model = build(config)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total} steps"),
-        TimeRemainingColumn(),
-    )
-    checkpoints = out / "checkpoints"
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        line = bars.add_task("train", total=recipe.steps(length))
+    with hold(out, "run"):
+        _refuse(out, resume)  # again: another run may have ended there a moment ago
+        task = Text(corpus(text, field, out), length)
+        torch.manual_seed(derive(seed, "init", mixer))
+        model = build(config)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed} of {task.total} steps"),
+            TimeRemainingColumn(),
+        )
+        checkpoints = out / "checkpoints"
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+            line = bars.add_task("train", total=recipe.steps(length))
 
-        def show(done: int, of: int, loss: float) -> None:
-            bars.update(line, completed=done, description=f"train, {loss:.3f} {task.loss_unit}")
-            if not console.is_terminal and done == of:
-                console.print(f"{done} steps, {loss:.3f} {task.loss_unit}", highlight=False)
+            def show(done: int, of: int, loss: float) -> None:
+                bars.update(line, completed=done, description=f"train, {loss:.3f} {task.loss_unit}")
+                if not console.is_terminal and done == of:
+                    console.print(f"{done} steps, {loss:.3f} {task.loss_unit}", highlight=False)
 
-        try:
-            trained = train(model, task, recipe, seed, folder=checkpoints, save_seconds=20.0, progress=show)
-        except KeyboardInterrupt:
-            console.print(f"Stopped. Give --resume to continue from the last checkpoint in {out}.", highlight=False)
-            raise typer.Exit(130) from None
-    evaluation = evaluate(model, task)
-    save_model(model, config, out)
-    write_json(
-        out / "training.json", {"curve": trained.curve, "score": evaluation.score, "ledger": trained.ledger.to_dict()}
-    )
-    shutil.rmtree(checkpoints)
-    meters = "".join(f", {name} {value:.2f}" for name, value in evaluation.meters.items())
-    console.print(
-        f"{mixer}: {evaluation.score:.3f} {task.metric} on held-out bytes, {trained.ledger.parameters:,} parameters, "
-        f"{trained.ledger.tokens:,} tokens in {trained.ledger.seconds:.0f} s{meters}",
-        markup=False, highlight=False, soft_wrap=True,
-    )  # fmt: skip
-    console.print(f"Use it: paceline generate {out} --prompt 'The '", markup=False, highlight=False, soft_wrap=True)
+            try:
+                trained = train(model, task, recipe, seed, folder=checkpoints, save_seconds=20.0, progress=show)
+            except KeyboardInterrupt:
+                console.print(f"Stopped. Give --resume to continue from the last checkpoint in {out}.", highlight=False)
+                raise typer.Exit(130) from None
+        evaluation = evaluate(model, task)
+        save_model(model, config, out)
+        write_json(
+            out / "training.json",
+            {"curve": trained.curve, "score": evaluation.score, "ledger": trained.ledger.to_dict()},
+        )
+        shutil.rmtree(checkpoints)
+        ledger = trained.ledger
+        meters = "".join(f", {name} {value:.2f}" for name, value in evaluation.meters.items())
+        console.print(
+            f"{mixer}: {evaluation.score:.3f} {task.metric} on held-out bytes, {ledger.parameters:,} parameters, "
+            f"{ledger.tokens:,} tokens in {ledger.seconds:.0f} s{meters}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        console.print(f"Use it: paceline generate {out} --prompt 'The '", markup=False, highlight=False, soft_wrap=True)
+
+
+def _refuse(out: Path, resume: bool) -> None:
+    """Refuse a folder that holds something else, or what is not to be continued."""
+    inside = {path.name for path in out.iterdir()} - {"corpus", NAME} if out.is_dir() else set()
+    if inside and not resume:
+        raise PacelineError(f"{out} is not empty: give --resume to continue the run in it, or another --out.")
+    finished = "training.json" in inside  # written last; checkpoints beside it were being removed by a killed run
+    if finished or (inside and "checkpoints" not in inside):
+        what = "a finished model" if finished else "no run of `paceline train`"
+        raise PacelineError(f"{out} holds {what}, so there is nothing to resume: choose another --out.")

@@ -1,9 +1,14 @@
 """One cell in a process of its own, and the record that it leaves. A failed cell is a result too."""
 
+import errno
+import hashlib
 import json
 import math
+import multiprocessing
 import os
 import shutil
+import signal
+import threading
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -14,7 +19,11 @@ import torch
 
 from paceline.core.errors import PacelineError
 from paceline.core.files import write_json
+from paceline.core.lock import Lock
 from paceline.race.contestant import Contestant, Job, Outcome
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+"""Errors of the machine: no contestant is to blame, so there is no record of them."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +45,14 @@ class Cell:
 def read_record(cell: Cell) -> dict[str, Any] | None:
     """The record of a cell that is done or failed for good, or None where it must still run.
 
-    A record that is not whole counts as none: the cell runs again.
+    A record that is not whole, or not as it was written, counts as none: the cell runs again.
     """
     try:
         record = json.loads(cell.record.read_text(encoding="utf-8"))
+        if record.pop("sha256") != _digest(record):
+            return None
         return record if record["status"] in ("done", "failed") else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -52,8 +63,12 @@ def write_failure(cell: Cell, reason: str, seconds: float) -> None:
     shutil.rmtree(cell.job.folder, ignore_errors=True)
 
 
-def run_in_child(cell: Cell, pipe: Connection, threads: int) -> None:
-    """The whole life of a cell's process: run, write the record, leave."""
+def run_in_child(cell: Cell, pipe: Connection, threads: int, lock: Lock | None = None) -> None:
+    """The whole life of a cell's process: run, write the record, leave.
+
+    It has the race's `lock` only to have it: a killed race's folder is not free while a cell may still write there.
+    """
+    _tie_to_parent()
     torch.set_num_threads(threads)
     os.dup2(2, 1)  # what a contestant prints must not end up in the parent's JSON
     pipe.send("")  # the contestant was loaded
@@ -70,15 +85,41 @@ def run_in_child(cell: Cell, pipe: Connection, threads: int) -> None:
             raise PacelineError("The scores are not finite.")
         _write(cell, {"status": "done", "reason": None, **_plain(outcome)})
         shutil.rmtree(cell.job.folder, ignore_errors=True)
-    except PacelineError as error:
-        pipe.send(str(error))
-    except MemoryError:
-        pipe.send("It ran out of memory.")
     except KeyboardInterrupt:
         os._exit(130)
     except Exception as error:
-        traceback.print_exc()
-        pipe.send(f"It crashed: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        pipe.send(_disk_trouble(error) or _last_words(error))
+
+
+def _tie_to_parent() -> None:
+    """End when the race does, whatever ends it, and lead a group of processes: what the cell starts ends with it."""
+    parent = multiprocessing.parent_process()
+    if parent is None:  # called in the race's own process
+        return
+    os.setpgid(0, 0)
+
+    def follow() -> None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _disk_trouble(error: Exception) -> OSError | None:
+    """The disk's refusal behind the error, as one that can cross into the other process."""
+    for cause in (error, error.__cause__):
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            return OSError(cause.errno, cause.strerror)
+    return None
+
+
+def _last_words(error: Exception) -> str:
+    if isinstance(error, PacelineError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "It ran out of memory."
+    traceback.print_exception(error)
+    return f"It crashed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
@@ -99,4 +140,10 @@ def _write(cell: Cell, facts: dict[str, Any]) -> None:
         "seed": cell.job.seed,
         "lr": cell.job.setting,
     }
-    write_json(cell.record, {**head, **facts})
+    record = {**head, **facts}
+    write_json(cell.record, {**record, "sha256": _digest(record)})
+
+
+def _digest(record: dict[str, Any]) -> str:
+    """sha256 of a record as JSON, which keeps the order of the keys and every bit of the numbers."""
+    return hashlib.sha256(json.dumps(record, allow_nan=False).encode()).hexdigest()

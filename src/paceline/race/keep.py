@@ -83,12 +83,11 @@ def keep(grid: Grid, result: dict[str, Any], folder: Path) -> dict[str, Any] | N
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            shutil.copytree(source, temporary, dirs_exist_ok=True)
-            write_json(temporary / MARK, {"identity": grid.identity(), **facts})
-            os.chmod(temporary, 0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(temporary, folder)
+            shutil.copytree(source, temporary / "new")
+            write_json(temporary / "new" / MARK, {"identity": grid.identity(), **facts})
+            if folder.exists():  # moved first: half removed, it would be taken for a stranger's
+                os.replace(folder, temporary / "old")
+            os.replace(temporary / "new", folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     elif not (folder / MARK).is_file():  # a contestant that leaves no model

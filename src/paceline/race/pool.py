@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 import psutil
 
 from paceline.core.errors import PacelineError
+from paceline.core.lock import Lock
 from paceline.race.cell import Cell, read_record, run_in_child, write_failure
 
 Watch = Callable[[Cell, int, int, float], None]
@@ -50,15 +51,19 @@ class _Running:
     began: float
     last_words: str | None = None
     """Why it gives up; empty once its process has loaded the contestant."""
+    disk: OSError | None = None
+    """Why nothing more can be written."""
 
 
-def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[Cell]:
+def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch, lock: Lock | None = None) -> Iterator[Cell]:
     """Run the cells that have no record yet; yield each when its record is written.
 
-    Whatever ends the loop (Ctrl-C too) ends the processes; finished cells keep their records.
+    Whatever ends the loop (Ctrl-C too) ends the processes; finished cells keep their records. The cells hold the
+    race's `lock` too.
 
     Raises:
-        PacelineError: a contestant that does not pickle, or a main module that a cell's process cannot import.
+        PacelineError: a contestant that does not pickle, a main module that a cell's process cannot import, or a disk
+            that takes no more.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise PacelineError(
@@ -75,7 +80,7 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[C
         while waiting or running:
             while waiting and len(running) < limits.workers:
                 with _interrupts_deferred():
-                    running.append(_start(context, waiting.pop(), limits))
+                    running.append(_start(context, waiting.pop(), limits, lock))
             wait([r.process.sentinel for r in running] + [r.pipe for r in running if not r.pipe.closed], timeout=0.5)
             for item in list(running):
                 _listen(item, watch)
@@ -84,7 +89,7 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch) -> Iterator[C
                     _stop(item)
                 if item.process.is_alive():
                     continue
-                item.process.join()
+                _stop(item)
                 _listen(item, watch)
                 running.remove(item)
                 _settle(item, reason)
@@ -117,9 +122,11 @@ def _interrupts_deferred() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(context: multiprocessing.context.ForkServerContext, cell: Cell, limits: Limits) -> _Running:
+def _start(
+    context: multiprocessing.context.ForkServerContext, cell: Cell, limits: Limits, lock: Lock | None
+) -> _Running:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=run_in_child, args=(cell, theirs, limits.threads), daemon=True)
+    process = context.Process(target=run_in_child, args=(cell, theirs, limits.threads, lock), daemon=True)
     try:
         process.start()
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -132,7 +139,7 @@ def _start(context: multiprocessing.context.ForkServerContext, cell: Cell, limit
 
 
 def _listen(item: _Running, watch: Watch) -> None:
-    """Take what the cell has said: progress, or in a string why it gives up."""
+    """Take what the cell has said: progress, in a string why it gives up, or the disk's refusal."""
     while not item.pipe.closed:
         try:
             if not item.pipe.poll():
@@ -143,6 +150,8 @@ def _listen(item: _Running, watch: Watch) -> None:
             return
         if isinstance(message, str):
             item.last_words = message
+        elif isinstance(message, OSError):
+            item.disk = message
         else:
             watch(item.cell, *message)
 
@@ -160,14 +169,24 @@ def _beyond(item: _Running, limits: Limits) -> str | None:
 
 
 def _stop(item: _Running) -> None:
+    """End the process, if it lives, and those that it started, which may outlive it."""
+    group = item.process.pid
+    assert group is not None  # it was started
     item.process.kill()
     item.process.join()
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS says the latter
+        os.killpg(group, signal.SIGKILL)
 
 
 def _settle(item: _Running, reason: str | None) -> None:
     """Make sure that a cell that is over has a record."""
     if read_record(item.cell) is not None:
         return
+    if item.disk is not None:  # nor is this, and once there is room the cell can run
+        raise PacelineError(
+            f"The disk takes no more of {item.cell.label} ({item.disk.strerror}): make room, and the same call goes on "
+            "from the finished cells."
+        )
     code = item.process.exitcode or 0
     if reason is None and item.last_words is None and code == 1:  # no fault of the contestant, so no record
         raise PacelineError(

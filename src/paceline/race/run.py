@@ -8,6 +8,7 @@ from typing import Any
 
 from paceline.core.errors import PacelineError
 from paceline.core.files import write_json
+from paceline.core.lock import Lock, hold
 from paceline.race.cell import Cell, read_record
 from paceline.race.contestant import Contestant, Event, Model
 from paceline.race.grid import Grid
@@ -55,8 +56,8 @@ def race(
         watcher: hears of progress.
 
     Raises:
-        PacelineError: an unknown contestant, a budget too small, a folder of another race, or a call from a script
-            without the guard.
+        PacelineError: an unknown contestant, a budget too small, a folder of another race or in use by one, a full
+            disk, or a call from a script without the guard.
     """
     _check_main()
     entrants = [Model(c) if isinstance(c, str) else c for c in contestants]
@@ -72,26 +73,30 @@ def race(
             contestant.check(event)
     grid = Grid(entrants, events, range(count), out)
     folder = out / "winner" if keep_in is None else keep_in
-    if (out / "race.json").exists():  # of another race we say so before we look at its winner
+    with hold(out, "race") as lock:
+        return _race(grid, folder, limits or default_limits(), watcher or Watcher(), lock)
+
+
+def _race(grid: Grid, folder: Path, limits: Limits, watcher: Watcher, lock: Lock) -> dict[str, Any]:
+    """The race in its folder, which nobody else uses meanwhile."""
+    if (grid.folder / "race.json").exists():  # of another race we say so before we look at its winner
         grid.claim()
     check_keep(folder, grid)
     grid.claim()
-    watcher = watcher or Watcher()
-    limits = limits or default_limits()
     tuning = grid.tuning()
-    watcher.begin(len(tuning) + count * len(entrants) * len(events))
+    watcher.begin(len(tuning) + len(grid.seeds) * len(grid.contestants) * len(grid.events))
     for phase in (lambda: tuning, lambda: list(grid.race())):  # the second phase depends on the first's records
         cells = phase()
         for cell in cells:
             if (record := read_record(cell)) is not None:
                 watcher.finish(cell, record)
-        for cell in run_cells(cells, limits, watcher.step):
+        for cell in run_cells(cells, limits, watcher.step, lock):
             record = read_record(cell)
             assert record is not None
             watcher.finish(cell, record)
     result = assemble(grid)
     result["winner"] = keep(grid, result, folder)
-    write_json(out / "result.json", result)
+    write_json(grid.folder / "result.json", result)
     return result
 
 
