@@ -8,9 +8,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
-from paceline.race.statistics import ALPHA, compare, holm, mean_interval, seeds_needed, sign_flip
+from paceline.core.errors import PacelineError
+from paceline.race.statistics import (
+    ALPHA,
+    bound_warning,
+    compare,
+    hierarchical_interval,
+    holm,
+    mcnemar,
+    mean_interval,
+    more_seeds,
+    paired_t,
+    power,
+    seeds_needed,
+    sign_flip,
+    tost,
+)
 
 
 def brute_force(differences: list[float]) -> float:
@@ -204,3 +219,198 @@ def test_a_race_of_unequal_contestants_is_often_resolved():
     ahead = np.array([[3], [0], [0], [0]])
     found = sum(any(c.resolved for c in compare(scores(ahead + rng.normal(0, 1, (4, 8))))) for _ in range(races))
     assert found > 0.9 * races
+
+
+def t_tail(t: float, freedom: int) -> float:
+    """P(T > t) of Student's distribution, by the incomplete beta function."""
+    tail = special.betainc(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
+    return tail if t > 0 else 1 - tail
+
+
+def t_of(values: list[float], truth: float = 0.0) -> float:
+    n, mean = len(values), math.fsum(values) / len(values)
+    return (mean - truth) / math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+
+
+varied = st.lists(st.integers(-50, 50).map(lambda n: n / 7), min_size=2, max_size=12).filter(lambda v: len(set(v)) > 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(varied)
+def test_paired_t_is_the_textbook_formula(differences):
+    assert paired_t(differences) == pytest.approx(2 * t_tail(abs(t_of(differences)), len(differences) - 1), rel=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(varied, st.floats(0.1, 5))
+def test_tost_is_the_worse_of_two_textbook_tests(differences, margin):
+    df = len(differences) - 1
+    expected = max(t_tail(t_of(differences, -margin), df), t_tail(-t_of(differences, margin), df))
+    assert tost(differences, margin) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([0.0] * 6, 1.0),
+        ([0.25] * 6, 2 / 64),
+        ([-0.25] * 6, 2 / 64),
+        ([0.3 - 0.2, 0.4 - 0.3, 0.1], 0.25),  # equal in decimals only
+        ([1e-169, 2e-169, 3e-169], 0.0741799),  # t = 2 * sqrt(3): its squares are too small for a float
+        ([1.0, 2.0, 3.0], 0.0741799),
+        ([3.0], 1.0),
+        ([], 1.0),
+    ],
+)
+def test_paired_t_known_values(differences, p):
+    assert paired_t(differences) == pytest.approx(p, rel=1e-6)
+
+
+@pytest.mark.parametrize(("difference", "p"), [(0.0, 1 / 64), (0.9, 1 / 64), (1.0, 1.0), (-1.0, 1.0), (2.0, 1.0)])
+def test_tost_of_equal_differences_asks_on_which_side_of_the_margin_they_are(difference, p):
+    assert tost([difference] * 6, 1.0) == pytest.approx(p)
+
+
+def test_tost_finds_equivalence_only_within_the_margin_and_needs_one():
+    differences = [0.01, -0.02, 0.015, 0.0, -0.01, 0.005]
+    assert tost(differences, 0.1) < 0.001 < ALPHA < tost(differences, 0.01)
+    for margin in (0.0, -1.0, math.nan):
+        with pytest.raises(PacelineError, match="margin above 0"):
+            tost(differences, margin)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_sum_of_all_splits_as_uneven(only_a, only_b):
+    n = only_a + only_b
+    splits = [math.comb(n, k) for k in range(n + 1) if abs(2 * k - n) >= abs(only_a - only_b)]
+    assert mcnemar(only_a, only_b) == pytest.approx(float(Fraction(sum(splits), 2**n)))
+
+
+def test_mcnemar_known_values():
+    assert mcnemar(0, 0) == mcnemar(7, 7) == 1.0
+    assert mcnemar(1, 9) == mcnemar(9, 1) == pytest.approx(22 / 1024)
+
+
+def crossed(rng, seeds, items, seed_sd, item_sd, rest_sd, draw="standard_normal"):
+    """Seeds x items with mean 0: three sources of variance, the items' as `draw` says, scaled to mean 0 and sd 1."""
+    item = getattr(rng, draw)(size=items) - (draw == "standard_exponential")
+    rest = rng.standard_normal((seeds, items))
+    return seed_sd * rng.standard_normal((seeds, 1)) + item_sd * item + rest_sd * rest
+
+
+@pytest.mark.parametrize(
+    ("seeds", "items", "mix"),
+    [
+        (6, 200, (1.0, 0.0, 1.0)),  # seeds rule
+        (8, 20, (0.3, 1.0, 1.0)),
+        (8, 100, (0.1, 1.0, 0.5)),  # items rule
+        (6, 100, (0.14, 0.0, 1.0)),  # seeds vary as much as the rest lets through: the hardest
+        (6, 20, (0.1, 1.0, 0.5, "standard_exponential")),
+        (12, 100, (0.25, 1.0, 0.5, "standard_exponential")),
+    ],
+)
+def test_the_hierarchical_interval_covers_the_mean_19_times_in_20(seeds, items, mix):
+    """Simulated; 400 rounds are within 3 points of the truth, and a plain percentile bootstrap is below on all."""
+    rng, rounds = np.random.default_rng(seeds * items), 400
+    intervals = [hierarchical_interval(crossed(rng, seeds, items, *mix)) for _ in range(rounds)]
+    assert 0.91 <= sum(low <= 0 <= high for low, high in intervals) / rounds <= 0.985
+
+
+def test_where_seeds_rule_it_is_the_t_interval_of_their_means_and_where_items_do_of_theirs():
+    rng = np.random.default_rng(1)
+    by_seed = crossed(rng, 6, 400, 10.0, 0.0, 1.0)
+    low, high = mean_interval(by_seed.mean(1).tolist())
+    assert hierarchical_interval(by_seed) == pytest.approx((low, high), abs=0.04 * (high - low))
+    by_item = crossed(rng, 6, 400, 0.0, 10.0, 1.0)
+    low, high = mean_interval(by_item.mean(0).tolist())
+    assert hierarchical_interval(by_item) == pytest.approx((low, high), abs=0.06 * (high - low))
+
+
+def test_the_hierarchical_interval_is_repeatable_and_follows_shift_scale_and_sign():
+    data = crossed(np.random.default_rng(2), 7, 30, 0.3, 1.0, 1.0)
+    low, high = hierarchical_interval(data.tolist())
+    assert hierarchical_interval(data) == (low, high)
+    assert hierarchical_interval(3 + 2 * data) == pytest.approx((3 + 2 * low, 3 + 2 * high))
+    assert hierarchical_interval(data[::-1]) == pytest.approx((low, high))
+    assert low < data.mean() < high
+
+
+def test_skewed_items_give_an_interval_that_reaches_further_on_the_long_side():
+    items = np.random.default_rng(3).exponential(size=40)
+    low, high = hierarchical_interval(items + np.zeros((6, 1)))
+    assert high - items.mean() > 1.15 * (items.mean() - low)
+
+
+def test_equal_differences_give_a_point_and_too_few_or_ragged_ones_are_refused():
+    assert hierarchical_interval([[0.5] * 4] * 6) == (0.5, 0.5)
+    for wrong in ([], [[1.0, 2.0]], [[1.0], [2.0]], [[1.0, 2.0], [1.0]]):
+        with pytest.raises(PacelineError, match="at least 2 seeds"):
+            hierarchical_interval(wrong)
+
+
+@pytest.mark.parametrize(
+    ("effect", "seeds", "pairs"), [(0.8, 9, 1), (-1.5, 9, 1), (0.6, 20, 1), (1.2, 12, 6), (0.0, 10, 1)]
+)
+def test_power_is_how_often_the_t_test_finds_the_effect(effect, seeds, pairs):
+    """Simulated; 20,000 rounds are within 0.012 of the truth."""
+    drawn = np.random.default_rng(seeds).normal(effect, 1, (20_000, seeds))
+    found = stats.ttest_1samp(drawn, 0, axis=1).pvalue <= ALPHA / pairs
+    assert power(3 * effect, 3.0, seeds, pairs) == pytest.approx(found.mean(), abs=0.012)
+
+
+@pytest.mark.parametrize(("seeds", "pairs"), [(6, 1), (8, 6)])
+def test_power_at_the_fewest_seeds_is_how_often_the_sign_flip_test_decides(seeds, pairs):
+    """Simulated; 1,500 rounds are within 0.04 of the truth, and the t test's power is 0.1 above it."""
+    drawn = np.random.default_rng(seeds).normal(1.5, 1, (1500, seeds))
+    found = np.mean([sign_flip(row.tolist()) <= ALPHA / pairs for row in drawn])
+    assert power(1.5, 1.0, seeds, pairs) == pytest.approx(found, abs=0.04)
+    assert power(100.0, 1.0, seeds - 1, pairs) == 0.0
+
+
+def test_power_without_spread_or_with_a_vast_effect():
+    assert power(0.1, 0.0, 6) == power(-1e6, 1.0, 12) == power(1.0, 1e-320, 12) == pytest.approx(1.0)
+    assert power(0.0, 0.0, 6) == 0.0
+    assert power(0.0, 1.0, 12, pairs=3, alpha=0.01) == pytest.approx(0.01 / 3)
+
+
+@pytest.mark.parametrize("effect", [0.4, 0.8, 1.2, 3.0])
+@pytest.mark.parametrize("pairs", [1, 6])
+def test_more_seeds_is_the_first_count_with_enough_power(effect, pairs):
+    differences = [effect - 1, effect + 1, effect - 1, effect + 1]
+    sd = math.sqrt(4 / 3)
+    more = more_seeds(differences, pairs)
+    assert more == next(n for n in itertools.count() if power(effect, sd, 4 + n, pairs) >= 0.8)
+    assert power(effect, sd, 4 + more, pairs) >= 0.8 > power(effect, sd, 3 + more, pairs)
+    later = more_seeds(differences, pairs, power=0.99)
+    assert power(effect, sd, 4 + later, pairs) >= 0.99 and later >= more
+
+
+def test_more_seeds_knows_when_it_cannot_say():
+    assert more_seeds([1.0, -1.0]) is None
+    assert more_seeds([1.0]) is None and more_seeds([]) is None
+    assert more_seeds([1.001, -1.0, 1.0, -1.0]) is None
+    assert more_seeds([0.5, 0.5, 0.5]) == 3  # no spread: as many as can decide at all
+    assert more_seeds([1.0, 1.1, 0.9, 1.0, 1.05, 0.95, 1.0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "floor", "ceiling", "bound"),
+    [
+        ([0.1216, 0.1116, 0.1501, 0.1128], 0.125, 1.0, "floor of 0.125"),
+        ([0.02, 0.03], 0.125, 1.0, "floor"),  # worse than guessing
+        ([0.17], 0.125, 1.0, None),
+        ([0.41, 0.42], 0.125, 1.0, None),
+        ([0.95, 0.97], 0.125, 1.0, "ceiling of 1"),
+        ([0.95, 0.95], 0.125, 1.0, None),
+        ([1.0, 1.0], 1.0, 1.0, "ceiling"),
+        ([7.9, 7.7], 8.0, None, "floor of 8"),
+        ([3.1], 8.0, None, None),
+        ([0.1, 0.2], 8.0, 0.0, "ceiling of 0"),  # a loss
+        ([9.0], 8.0, 0.0, "floor"),
+        ([], 0.0, 1.0, None),
+    ],
+)
+def test_scores_at_a_bound_cannot_tell_who_leads(scores, floor, ceiling, bound):
+    said = bound_warning(scores, floor, ceiling)
+    assert said is None if bound is None else bound in said and said.endswith(".")
