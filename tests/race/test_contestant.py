@@ -139,3 +139,30 @@ def test_a_model_crosses_into_another_process_unchanged():
     again = pickle.loads(pickle.dumps(model))
     assert (again.name, again.layers, again.settings, again.spec) == ("attention(window=4)", 3, (0.1,), model.spec)
     assert re.fullmatch(r"\[0.1, '3 layers'\]", repr(again.identity()))
+
+
+def widen(model):
+    """A change that a model may be given."""
+
+
+def test_a_changed_model_is_another_contestant_with_the_same_start():
+    plain, changed = Model("ema"), Model("ema", change=widen)
+    assert changed.name == "ema, widen" and Model("ema", change=widen, name="wide").name == "wide"
+    assert plain.identity() != changed.identity() and changed.identity()[-1].endswith(".widen")
+    assert changed.config(event(parameters=30_000)) == plain.config(event(parameters=30_000))
+
+
+def double_everything(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+
+
+def test_a_change_is_applied_before_training_and_nothing_is_saved(tmp_path):
+    def outcome(name, **options):
+        job = Job(event(tokens=48), 0, 1e-9, tmp_path / name, tmp_path / "models" / name)
+        return Model("ema", rates=(1e-9,), **options).run(job, lambda *_: None)
+
+    plain, same, doubled = outcome("a"), outcome("b", change=widen), outcome("c", change=double_everything)
+    assert plain.items == same.items != doubled.items
+    assert (tmp_path / "models" / "a").is_dir() and not (tmp_path / "models" / "b").exists()

@@ -32,7 +32,7 @@ class Task(ABC):
     title: ClassVar[str]
     metric: ClassVar[str]
     better: ClassVar[Literal["lower", "higher"]]
-    items: ClassVar[int] = 256
+    items: int = 256
     """How many sequences the measure is taken on."""
 
     vocab_size: int

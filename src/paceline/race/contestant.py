@@ -116,8 +116,12 @@ class Model(Contestant):
 
     def identity(self) -> list[object]:
         """See `Contestant.identity`."""
-        changed = [] if self.change is None else [f"{self.change.__module__}.{self.change.__qualname__}"]
-        return [*self.settings, f"{self.layers} layers", str(self.spec), *changed]
+        known: list[object] = [*self.settings, f"{self.layers} layers"]
+        if self.name != str(self.spec):
+            known.append(str(self.spec))
+        if self.change is not None:
+            known.append(f"{self.change.__module__}.{self.change.__qualname__}")
+        return known
 
     def check(self, event: Event) -> None:
         """See `Contestant.check`."""

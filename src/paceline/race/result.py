@@ -15,7 +15,16 @@ from paceline.core.ledger import Ledger
 from paceline.race.cell import Cell, read_record
 from paceline.race.contestant import Event
 from paceline.race.grid import Grid
-from paceline.race.statistics import ALPHA, Comparison, compare, mean_interval, seeds_needed
+from paceline.race.statistics import (
+    ALPHA,
+    Comparison,
+    bound_warning,
+    compare,
+    hierarchical_interval,
+    mean_interval,
+    more_seeds,
+    seeds_needed,
+)
 
 SCHEMA = 1
 LISTED = ("task", "contestant", "seed", "status", "reason", "score", "lr")
@@ -103,10 +112,16 @@ def _standings(event: Event, grid: Grid, cells: Sequence[Mapping[str, Any]]) -> 
             "failed": len(grid.seeds) - len(scores),
             "mean": sum(scores) / len(scores) if scores else None,
             "interval": _interval(scores, event) if scores else None,
+            "warning": _warning(scores, event),
         })  # fmt: skip
     sign = -1 if event.task.better == "higher" else 1
     rows.sort(key=lambda row: (row["mean"] is None, sign * (row["mean"] or 0.0)))
     return [{**row, "rank": rank} for rank, row in enumerate(rows, 1)]
+
+
+def _warning(scores: Sequence[float], event: Event) -> str | None:
+    floor = event.task.floor
+    return None if floor is None else bound_warning(scores, floor, event.task.ceiling)
 
 
 def _interval(scores: Sequence[float], event: Event) -> list[float]:
@@ -118,13 +133,26 @@ def _interval(scores: Sequence[float], event: Event) -> list[float]:
 
 def _comparisons(event: Event, grid: Grid, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     scores = {c.name: _scores(event.task.name, cells, c.name) for c in grid.contestants}
-    return [
-        {
+    items = {(c["contestant"], c["seed"]): c["items"] for c in cells if c["task"] == event.task.name}
+    compared = compare(scores)
+    rows = []
+    for c in compared:
+        shared = sorted(scores[c.a].keys() & scores[c.b].keys())
+        differences = [scores[c.a][seed] - scores[c.b][seed] for seed in shared]
+        rows.append({
             "a": c.a, "b": c.b, "difference": c.difference, "interval": list(c.interval),
+            "interval_items": _over_items([(items[c.a, seed], items[c.b, seed]) for seed in shared]),
             "p": c.p, "p_holm": c.p_holm, "verdict": _verdict(c, event), "seeds": c.seeds,
-        }
-        for c in compare(scores)
-    ]  # fmt: skip
+            "more_seeds": 0 if c.resolved else more_seeds(differences, len(compared)),
+        })  # fmt: skip
+    return rows
+
+
+def _over_items(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[float] | None:
+    """Interval over seeds and items together, where all cells measured the same items."""
+    if len({len(row) for pair in pairs for row in pair}) != 1 or len(pairs[0][0]) < 2:
+        return None
+    return list(hierarchical_interval([[x - y for x, y in zip(a, b, strict=True)] for a, b in pairs]))
 
 
 def _verdict(c: Comparison, event: Event) -> str:
@@ -157,9 +185,20 @@ def _answer(event: Event, standings: list[dict[str, Any]], comparisons: list[dic
     settled = f" Settled: it is better than {_all(beaten)}." if beaten else ""
     pairs = len(comparisons) or len(finished) * (len(finished) - 1) // 2  # pairs with one seed are not compared
     seeds, needed = max((c["seeds"] for c in comparisons), default=1), seeds_needed(pairs)
-    hint = f" {_count(seeds, 'seed')} cannot settle {_count(pairs, 'pair')}; {needed} can." if seeds < needed else ""
+    if seeds < needed:
+        hint = f" {_count(seeds, 'seed')} cannot settle {_count(pairs, 'pair')}; {needed} can."
+    else:
+        hint = _more([c["more_seeds"] for c in comparisons if best in (c["a"], c["b"]) and c["more_seeds"] != 0])
     rivals = open_ or [row["contestant"] for row in finished[1:]]
     return f"{lead}, but against {_all(rivals)} that is not resolved.{settled}{hint}"
+
+
+def _more(wanted: Sequence[int | None]) -> str:
+    """What it would take to settle the leader's open pairs."""
+    known = [number for number in wanted if number is not None]
+    if not known or len(known) < len(wanted):
+        return " If the differences are as seen, no number of seeds that one would run settles it." if wanted else ""
+    return f" If the differences are as seen, {_count(max(known), 'more seed')} would settle it four times in five."
 
 
 def _count(number: int, thing: str) -> str:
