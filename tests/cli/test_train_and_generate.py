@@ -125,6 +125,8 @@ def test_a_finished_or_foreign_folder_is_never_trained_over(call: Call) -> None:
     before = Path("done/model.safetensors").read_bytes()
     assert "not empty" in sentence(call(*small, "--out", "done"))
     assert "finished model" in sentence(call(*small, "--lr", "0.01", "--out", "done", "--resume"))
+    Path("done/checkpoints").mkdir()  # a kill while they were removed
+    assert "finished model" in sentence(call(*small, "--out", "done", "--resume"))
     assert Path("done/model.safetensors").read_bytes() == before
 
     Path("mine").mkdir()
