@@ -43,6 +43,14 @@ def test_text_that_cannot_be_read_is_named(command: str, text: str, words: tuple
     assert not records(Path("out"))
 
 
+@pytest.mark.parametrize("name", ["a\nb.txt", "a\r\x1b[2Jb.txt", "\u202etxt.a", os.fsdecode(b"caf\xe9"), "n" * 90_000])
+def test_a_name_neither_breaks_the_sentence_nor_commands_the_terminal_nor_fills_it(name: str, call: Call) -> None:
+    refusal = sentence(call("race", "ema", "--text", name, *SMALL, "--out", "out"))
+    assert refusal.isprintable() and len(refusal) < 1100, refusal
+    refusal = sentence(call("generate", name, "--prompt", "x"))
+    assert refusal.isprintable() and len(refusal) < 1100, refusal
+
+
 def test_after_a_mistake_the_same_folder_takes_the_right_command(call: Call) -> None:
     Path("empty.txt").touch()
     sentence(call("train", "ema", "--text", "empty.txt", *SMALL, "--out", "out"))
@@ -138,6 +146,7 @@ def test_a_budget_that_pays_for_nothing_is_refused(
     ("options", "words"),
     [
         (("--layers", "0"), "--layers must be at least 1, not 0"),
+        (("--layers", "2147483648"), "--layers must be at most 1,000, not 2,147,483,648"),
         (("--batch", "-1"), "--batch must be at least 1, not -1"),
         (("--length", "0"), "--length must be at least 1, not 0"),
         (("--length", "40000", "--batch", "1", "--tokens", "99999"), "smaller length"),
@@ -156,6 +165,11 @@ def test_seeds_below_one_are_refused(call: Call) -> None:
     assert "--seeds must be at least 1, not -3" in sentence(call("race", "ema", *ON_RECALL, "--seeds", "-3"))
 
 
+def test_more_seeds_than_can_be_listed_are_refused(call: Call) -> None:
+    refusal = sentence(call("race", "ema", *ON_RECALL, "--seeds", "2000000000"))
+    assert "--seeds must be at most 10,000, not 2,000,000,000" in refusal and not Path("out").exists()
+
+
 @pytest.mark.parametrize(
     ("task", "words"),
     [
@@ -166,6 +180,7 @@ def test_seeds_below_one_are_refused(call: Call) -> None:
         ("recall(pair=3)", ("'pair'", "Did you mean 'pairs'?")),
         ("recall(pairs='a')", ("pairs='a'", "int")),
         ("recall(pairs=0)", ("pairs=0",)),
+        ("recall(pairs=0x" + "f" * 5000 + ")", ("pairs=0xfff", "literals")),
         ("recall(pairs=9, keys=8)", ("pairs=9", "keys=8")),
         ("recall(stretch=1000000000000)", ("too small for one step",)),
         ("recall(keys=1000000000)", ("1000000009", "parameters")),

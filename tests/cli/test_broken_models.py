@@ -3,14 +3,16 @@
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from _command import Call, sentence
 
+from paceline.core.files import sha256
 from paceline.lm.checkpoint import save_model
-from paceline.lm.config import build, fit
+from paceline.lm.config import Config, build, fit
 
 
 class Bomb:
@@ -73,7 +75,7 @@ def test_a_broken_checkpoint_is_refused_by_name(name: str, whole: Path, call: Ca
     assert answer.out == "" and "model" in refusal and all(word in refusal for word in words), refusal
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl", "last.ckpt", "w.pth"])
 def test_a_pickle_is_refused_and_never_loaded(name: str, call: Call) -> None:
     Path("foreign").mkdir()
     Path("foreign/config.json").write_text('{"model_type": "gpt2"}')
@@ -85,6 +87,55 @@ def test_a_pickle_is_refused_and_never_loaded(name: str, call: Call) -> None:
     Path("foreign/config.json").write_text('{"model_type": "paceline"}')
     sentence(call("generate", "foreign", "--prompt", "x"))
     assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}, "trust_remote_code": True},
+        {"plan": ["modeling_evil"]},
+        {"plan": ["modeling_evil.Evil()"]},
+        {"plan": ["__import__('modeling_evil')"]},
+        {"plan": ["ema(dims=__import__('modeling_evil'))"]},
+        {"plan": ["../model/modeling_evil"]},
+        {"task": "modeling_evil"},
+        {"architectures": ["modeling_evil.Evil"]},
+    ],
+    ids=lambda more: ascii(more)[:60],
+)
+def test_code_that_a_config_names_is_never_imported(
+    more: dict[str, object], whole: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(whole, "model")
+    edit(Path("model/config.json"), **more)
+    for place in (Path("model"), Path()):
+        (place / "modeling_evil.py").write_text("import pathlib; pathlib.Path('exploded').touch(); Evil = dict")
+    names = ("config.json", "model.safetensors")
+    Path("model/checksums.json").write_text(json.dumps({name: sha256(Path("model", name)) for name in names}))
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    answer = call("generate", "model", "--prompt", "x", "--tokens", "1")
+    if "architectures" not in more:  # that one is decoration: nothing is looked up by it
+        sentence(answer)
+    assert not Path("exploded").exists() and "modeling_evil" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "prompt", ["<script>alert(1)</script>", "\u202eevil", "👩‍👩‍👧", "a\0b", "\x1b[2J", "\udcff", "x" * 100_000]
+)
+def test_any_prompt_is_continued(prompt: str, whole: Path, call: Call) -> None:
+    answer = call("generate", str(whole), "--prompt", prompt, "--tokens", "2")
+    assert answer.code == 0 and answer.err == "" and answer.out.startswith(prompt.replace("\udcff", "?"))
+
+
+def test_a_prompt_of_ten_megabytes_is_refused_before_it_takes_the_memory(whole: Path, call: Call) -> None:
+    refusal = sentence(call("generate", str(whole), "--prompt", "x" * 10_000_000))
+    assert "The prompt has 10,000,000 bytes: give its last 1,048,576 at most." in refusal
+
+
+def test_a_config_that_asks_for_more_memory_than_there_is_is_refused(call: Call) -> None:
+    config = Config(256, 8, 8, ("seqboat(memory=1000000000000, dims=2)",))
+    save_model(build(config), config, Path("model"))
+    assert "need more memory than there is" in sentence(call("generate", "model", "--prompt", "x"))
 
 
 def test_a_folder_that_is_missing_empty_or_a_file_is_refused(call: Call) -> None:

@@ -15,7 +15,11 @@ names = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True).filter(
     lambda name: name.isidentifier() and not __import__("keyword").iskeyword(name)
 )
 plain = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=12)
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=12),
 )
 literals = st.one_of(plain, st.lists(plain, max_size=3).map(tuple), st.lists(st.tuples(plain), max_size=2).map(tuple))
 
@@ -77,6 +81,9 @@ HOSTILE = [
     "(" * 400,
     "x(a=" + "-" * 5_000 + "1)",
     "x(a=" + "9" * 10_000 + ")",
+    "x(a=0x" + "f" * 5_000 + ")",
+    "x(a=(-0x" + "f" * 5_000 + ",))",
+    "x(a=9223372036854775808)",
 ]
 
 

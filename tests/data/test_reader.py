@@ -195,6 +195,19 @@ def test_parquet_that_is_cut_short_or_has_no_text_in_the_field():
     assert "'t.parquet' is not Parquet" in refusal("t.parquet")
 
 
+def test_parquet_whose_column_is_not_named_in_utf_8():
+    pq.write_table(pa.table({"text": ["x"], "other": ["y"]}), "t.parquet", store_schema=False)
+    put("t.parquet", Path("t.parquet").read_bytes().replace(b"other", b"\xe5ther"))
+    assert "'t.parquet' is not Parquet with text" in refusal("t.parquet")
+
+
+def test_a_line_of_ten_megabytes_is_one_document():
+    text = "\u202e<script> 👩" + "x" * 10_000_000
+    for kind in ("jsonl", "csv", "parquet"):
+        assert read(table(kind, [{"text": text}])) == [(f"t.{kind}:1", text.encode())]
+    assert read(put("t.txt", text)) == [("t.txt", text.encode())]
+
+
 def test_sources_that_are_not_there_are_refused_before_anything_is_read():
     put("d/corpus.txt")
     assert "No text was given" in refusal()

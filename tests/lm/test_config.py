@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from paceline.core.discovery import methods
 from paceline.core.errors import PacelineError
-from paceline.lm.config import Config, build, fit
+from paceline.lm.config import Config, build, fit, mixer
 from paceline.lm.decoder import count_parameters
 
 
@@ -160,6 +160,22 @@ def test_any_json_gives_a_model_or_a_sentence(changes, dropped):
         assert str(error)
     else:
         assert lm.d_model == values["d_model"]
+
+
+def test_a_plan_of_more_layers_than_a_race_may_have_is_refused_before_it_is_built(monkeypatch):
+    monkeypatch.setattr("paceline.lm.config.mixer", lambda *_: pytest.fail("built"))
+    assert "100,000 layers" in refusal({**GOOD, "plan": ["ema"] * 100_000})
+
+
+@pytest.mark.parametrize("plan", [["ema"] * 2, ["seqboat"] * 1000, ["attention(heads=7)", "ema"]])
+def test_even_the_largest_size_is_found_with_few_models(plan, monkeypatch):
+    """By the count of parts built, which stands for seconds: 1,000 layers once took more than a minute."""
+    built = []
+    monkeypatch.setattr("paceline.lm.config.mixer", lambda *given: built.append(given) or mixer(*given))
+    fitted = fit(plan, 256, 2_000_000_000)
+    assert len(built) < 300
+    monkeypatch.undo()
+    assert size(fitted) == pytest.approx(2_000_000_000, rel=0.02)
 
 
 @pytest.mark.parametrize(("layers", "parameters"), [(2, 10**12), (100_000, 10**6)])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from paceline.core.errors import PacelineError
 from paceline.core.state import State
-from paceline.lm.generate import generate
+from paceline.lm.generate import PIECE, generate
 
 PROMPT = torch.tensor([3, 1, 4, 1, 5])
 
@@ -94,6 +94,27 @@ def test_the_prompt_is_read_once_and_every_token_but_the_last_after_it():
     lm = table(6)
     tokens = list(generate(lm, PROMPT, 4, seed=2))
     assert lm.fed == [([PROMPT.tolist()], None), *[([[token]], 5 + i) for i, token in enumerate(tokens[:3])]]
+
+
+def test_a_long_prompt_is_read_in_pieces():
+    lm, prompt = table(6), torch.arange(2 * PIECE + 1) % 6
+    list(generate(lm, prompt, 1))
+    assert [(len(ids[0]), past) for ids, past in lm.fed] == [(PIECE, None), (PIECE, PIECE), (1, 2 * PIECE)]
+    assert torch.tensor([i for ids, _ in lm.fed for i in ids[0]]).equal(prompt)
+
+
+@pytest.mark.parametrize("message", ["DefaultCPUAllocator: can't allocate memory", "out of memory"])
+def test_more_memory_than_there_is_is_refused_and_other_faults_are_not_hidden(message, monkeypatch):
+    def fail(ids, state):
+        raise RuntimeError(message)
+
+    lm = table()
+    monkeypatch.setattr(Table, "__call__", lambda self, ids, state: fail(ids, state))
+    with pytest.raises(PacelineError, match="more memory than there is"):
+        list(generate(lm, PROMPT[:1], 3))
+    message = "a fault of ours"
+    with pytest.raises(RuntimeError, match="ours"):
+        list(generate(lm, PROMPT[:1], 3))
 
 
 def test_no_tokens_are_none():

@@ -220,6 +220,7 @@ def degenerate() -> list[Any]:
         changed("equal scores", cells=equal, **plain | {"contestants": ["a", "b"]}),
         changed("free", cells=zero, **plain | {"contestants": ["a", "b"]}),
         changed("wild numbers", cells=wild, **alone),
+        changed("huge whole numbers", tokens={"text": 10**400}, bill={"race": {"flops": -(10**400), "tokens": 1e308}}),
         changed("twenty", cells=twenty, **plain | {"contestants": many}),
         changed("long trace", cells=[cell("text", "alone", 0, 2.0, trace=gates)], **alone),
         changed("undeclared contestant", cells=one, **plain | {"contestants": []}),
@@ -251,6 +252,7 @@ def test_degenerate_races_still_make_a_sound_page(result: dict[str, Any], tmp_pa
         (lambda r: r.update(schema=2), "schema 2"),
         (lambda r: r.pop("answer"), "result lacks 'answer'"),
         (lambda r: r["cells"][1].update(score="good"), r"result.cells\[1\].score must be a number, not str"),
+        (lambda r: r.update(seeds=[10**400]), r"result.seeds\[0\] must be a whole number"),
         (lambda r: r.update(seeds=[True]), r"result.seeds\[0\] must be a whole number"),
         (lambda r: r["tasks"][0].update(better="upper"), "must be 'lower' or 'higher'"),
         (lambda r: r.update(cells={}), "result.cells must be a list"),
@@ -332,6 +334,37 @@ def test_importing_the_report_costs_little() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def browse(page: Path, folder: Path) -> str:
+    """The document that a browser makes of a page, as HTML."""
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    more = "--disable-component-update --disable-sync --virtual-time-budget=3000 --dump-dom"
+    command = [str(CHROMIUM), *flags.split(), *more.split(), f"--user-data-dir={folder / 'profile'}"]
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=90, check=True).stdout
+
+
+def test_a_line_of_ten_megabytes_is_text_like_any_other() -> None:
+    result = race() | {"answer": ATTACK + "x" * 10_000_000 + "\u202e"}
+    result["cells"][0]["trace"]["tokens"][0] = ATTACK * 40_000
+    page = render(result)
+    assert "<script" not in page and page.count(html.escape(ATTACK)) == 40_001 and "x⟨U+202E⟩</p>" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on PATH")
+def test_a_browser_shows_hostile_text_as_text(tmp_path: Path) -> None:
+    """What the browser made of the page, read from its own document."""
+    marks = r"\u202eevil\u0000 \ud83d\udc69\u200d\ud83d\udc67 \ud800 \u05d0\u200f"
+    hostile = json.loads(f'"<script>document.title=1</script><b>&amp; {marks}"')
+    result = race() | {"answer": hostile, "title": hostile, "limits": [hostile], "environment": {hostile: hostile}}
+    result["cells"][0]["trace"]["tokens"] = [hostile, "</div>", *hostile]
+    result["cells"][-1]["reason"] = hostile
+    for row in (*result["cells"], *result["standings"]["text"]):
+        row["contestant"] += hostile
+    write(result, tmp_path / "page.html")
+    seen = Page(browse(tmp_path / "page.html", tmp_path))
+    assert not [tag for tag, _ in seen.tags if tag in ("script", "b")]
+    assert seen.text.count("<script>document.title=1</script><b>&amp; ⟨U+202E⟩evil␀ 👩‍👧 \ufffd א⟨U+200F⟩") >= 10
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on PATH")
 def test_a_phone_shows_the_page_without_sideways_scrolling(tmp_path: Path) -> None:
     """The page in a frame of 390 px, measured by a script outside it: headless windows are never that narrow."""
@@ -348,10 +381,7 @@ def test_a_phone_shows_the_page_without_sideways_scrolling(tmp_path: Path) -> No
         ' onload="document.body.dataset.width=this.contentDocument.title"></iframe>'
     )
     (tmp_path / "holder.html").write_text(holder)
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    more = "--disable-component-update --disable-sync --virtual-time-budget=3000 --dump-dom"
-    command = [str(CHROMIUM), *flags.split(), *more.split(), f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run([*command, (tmp_path / "holder.html").as_uri()], capture_output=True, text=True, timeout=90)
-    found = re.search(r'data-width="(\d+) of (\d+)"', done.stdout)
-    assert found, done.stdout[-500:] + done.stderr[-500:]
+    shown = browse(tmp_path / "holder.html", tmp_path)
+    found = re.search(r'data-width="(\d+) of (\d+)"', shown)
+    assert found, shown[-500:]
     assert int(found[2]) == 390 and int(found[1]) <= 390

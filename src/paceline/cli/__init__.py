@@ -24,5 +24,8 @@ def main() -> None:
 
 
 def _fail(sentence: str) -> None:
-    print(f"paceline: {sentence}", file=sys.stderr)
+    """A name in the sentence, such as a file's, must not break its line, command the terminal or fill the screen."""
+    from paceline.report.words import shorten, visible
+
+    print(f"paceline: {shorten(visible(sentence, newline=' '), 1000)}", file=sys.stderr)
     sys.exit(1)

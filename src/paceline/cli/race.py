@@ -17,6 +17,9 @@ from paceline.race.contestant import Event
 from paceline.race.run import race
 from paceline.report import table, write
 
+MOST_SEEDS = 10_000
+"""Each is a cell of every contestant, and all are listed before the first runs."""
+
 
 def run(
     contestants: Sequence[str],
@@ -36,6 +39,8 @@ def run(
     for name, value in (("--tokens", tokens), ("--params", params), ("--seeds", seeds)):
         if value is not None and value < 1:
             raise PacelineError(f"{name} must be at least 1, not {value}.")
+    if seeds is not None and seeds > MOST_SEEDS:
+        raise PacelineError(f"--seeds must be at most {MOST_SEEDS:,}, not {seeds:,}.")
     console = Console(stderr=as_json)
     everything = (list(contestants), list(text), task, field, tokens, seeds, params)
     if out is None:

@@ -16,7 +16,7 @@ from paceline.core.lock import NAME, hold
 from paceline.core.seeds import derive
 from paceline.data.text import Text
 from paceline.lm.checkpoint import save_model
-from paceline.lm.config import build, fit
+from paceline.lm.config import DEEPEST, build, fit
 from paceline.lm.evaluate import evaluate
 from paceline.lm.train import Recipe, train
 
@@ -46,6 +46,8 @@ def run(
     ):
         if value < 1:
             raise PacelineError(f"{name} must be at least 1, not {value}.")
+    if layers > DEEPEST:
+        raise PacelineError(f"--layers must be at most {DEEPEST:,}, not {layers:,}.")
     if out.exists() and not out.is_dir():
         raise PacelineError(f"--out {out} is a file: give a folder.")
     _refuse(out, resume)

@@ -80,10 +80,15 @@ def check(spec: Spec, build: Callable[..., object], given: tuple[str, ...] = ())
 
 
 def _plain(value: object) -> bool:
-    """Whether `value` is a finite number, a string, a bool, None, or a tuple of such: what `repr` writes and reads."""
+    """Whether `value` is a number of 64 bits, a string, a bool, None, or a tuple of such: what `repr` writes and reads.
+
+    Python refuses to write a whole number of thousands of digits, which its hexadecimal form may smuggle in.
+    """
     if isinstance(value, tuple):
         return all(_plain(item) for item in value)
-    return math.isfinite(value) if isinstance(value, float) else isinstance(value, (int, str, type(None)))
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, (str, type(None)))
 
 
 def _fits(value: object, kind: Any) -> bool:

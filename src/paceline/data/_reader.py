@@ -181,7 +181,7 @@ def _read_parquet(file: BinaryIO, path: str, field: str | None) -> Iterator[Docu
         cells = itertools.chain.from_iterable(group.column(0).cast(pa.large_binary()) for group in groups)
         for number, cell in enumerate(cells, 1):
             yield Document(f"{path}:{number}", cell.as_py() or b"")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a column's name is not UTF-8
         why = str(error).partition("\n")[0].rstrip(".")
         raise PacelineError(f"'{path}' is not Parquet with text in it ({why}): write the file again.") from error
 

@@ -1,7 +1,9 @@
 """From names to models: which mixers, how wide, and how to hit a number of parameters."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -54,6 +56,8 @@ class Config:
                 raise TypeError("its sizes must be positive whole numbers")
             if not isinstance(plan, list) or not plan or not all(isinstance(s, str) for s in plan + names):
                 raise TypeError("its plan must be a list of names, and its task a name")
+            if len(plan) > DEEPEST:
+                raise TypeError(f"its plan has {len(plan):,} layers, and {DEEPEST:,} are the most")
             return cls(**{**values, "plan": tuple(plan)})
         except KeyError as error:
             raise PacelineError(f"This config.json does not describe a Paceline model: it lacks {error}.") from error
@@ -118,6 +122,10 @@ def fit(plan: Sequence[str], vocab_size: int, parameters: int, task: str = "text
                 best = (size, config)
             if size > parameters:
                 break
+            # A size grows at most with the square of the width: what surely is too narrow is left out, but for the
+            # last 256, among which a plan finds a width that it can divide.
+            sure = int(width * math.sqrt(parameters / size)) // WIDTH_STEP * WIDTH_STEP
+            width = max(width, sure - 256)
         width += WIDTH_STEP
     assert best is not None
     size, config = best
@@ -132,5 +140,9 @@ def fit(plan: Sequence[str], vocab_size: int, parameters: int, task: str = "text
 
 
 def _size(config: Config) -> int:
+    """Parameters of the decoder. Of layers that are alike one is built: a thousand would take seconds."""
     with torch.device("meta"):  # shapes only, no memory and no random numbers
-        return count_parameters(build(config))
+        first = build(replace(config, plan=config.plan[:1]))
+        alone = {name: build(replace(config, plan=(name,))).layers for name in set(config.plan)}
+    layers = sum(times * count_parameters(alone[name]) for name, times in Counter(config.plan).items())
+    return count_parameters(first) - count_parameters(first.layers) + layers

@@ -9,12 +9,15 @@ from torch import Tensor
 from paceline.core.errors import PacelineError
 from paceline.core.state import LM
 
+PIECE = 1024
+"""Tokens of the prompt that are read at a time: the logits of all of them are made, and only the last are used."""
+
 
 @torch.no_grad()
 def generate(
     lm: LM, prompt: Int[Tensor, " t"], tokens: int, *, temperature: float = 1.0, seed: int = 0
 ) -> Iterator[int]:
-    """Yield `tokens` tokens after the prompt. The prompt is read once; every later step reads one token.
+    """Yield `tokens` tokens after the prompt. The prompt is read once, in pieces; every later step reads one token.
 
     Args:
         lm: any model of the protocol.
@@ -24,8 +27,8 @@ def generate(
         seed: of the draws.
 
     Raises:
-        PacelineError: a prompt that is empty or outside the vocabulary, a negative temperature, or logits that are not
-            numbers.
+        PacelineError: a prompt that is empty or outside the vocabulary, a negative temperature, logits that are not
+            numbers, or a state or prompt beyond this machine's memory.
     """
     if prompt.numel() == 0:
         raise PacelineError("The prompt is empty: give at least one character to continue from.")
@@ -34,7 +37,16 @@ def generate(
     if not temperature >= 0:
         raise PacelineError(f"The temperature must be 0 or above, not {temperature}.")
     draws = torch.Generator().manual_seed(seed)
-    logits, state = lm(prompt.unsqueeze(0), None)
+    state = None
+    try:
+        for piece in prompt.split(PIECE):
+            logits, state = lm(piece.unsqueeze(0), state)
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise PacelineError(
+            "The model and this prompt need more memory than there is: give less, or a smaller model."
+        ) from error
     for left in range(tokens - 1, -1, -1):
         last = logits[0, -1].double()
         if not torch.isfinite(last).all():

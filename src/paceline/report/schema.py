@@ -4,7 +4,6 @@ A specification is a type (`str`, `float`, `int`), `PROSE` (text that may hold n
 is), a list of one specification, a dict of named ones, or `Maybe` and `Map` below. Unknown keys are ignored.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,8 @@ from paceline.report.words import visible
 
 SCHEMA = 1
 PROSE, TOKEN = "prose", "token"
+WIDEST = 1e301
+"""Numbers from here on are no measurement, and their sums and differences are infinite."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def _take(value: Any, spec: Any, where: str) -> Any:
         return text if spec is TOKEN else visible(text, keep="\n\t" if spec is PROSE else "")
     kind = int if spec is int else (int, float)
     found = _is(value, kind, where)
-    return None if isinstance(found, float) and not math.isfinite(found) else found
+    if spec is int:  # it counts or names something
+        return _is(found if abs(found) < WIDEST else None, int, where)
+    return found if abs(found) < WIDEST else None  # not a number compares false
 
 
 def _is(value: Any, kind: Any, where: str) -> Any:
