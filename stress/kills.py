@@ -174,9 +174,10 @@ def torture(
     if first.exitcode != 0:
         raise SystemExit((whole / "said").read_text())
     while tally.kills < kills:
-        folder = fresh(str(tally.runs))
+        folder, failed = fresh(str(tally.runs)), len(tally.failures)
         survive(folder, command, span, random.Random(f"{seed} {tally.runs}"), kills, tally, advance)
-        tally.failures += [f"run {folder.name}: {difference}" for difference in compare(whole, folder)]
+        if len(tally.failures) == failed:  # one that broke off differs in everything
+            tally.failures += [f"run {folder.name}: {difference}" for difference in compare(whole, folder)]
     return tally
 
 

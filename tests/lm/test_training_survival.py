@@ -127,6 +127,28 @@ def test_a_folder_in_use_is_refused_and_free_when_its_process_is_killed(tmp_path
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def leave_a_child(folder, pipe) -> None:
+    with hold(folder, "run"):
+        if os.fork() == 0:
+            time.sleep(1)
+            os._exit(0)
+        pipe.send("mine")
+        time.sleep(60)
+
+
+def test_what_a_killed_process_left_in_the_folder_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("paceline.core.lock.PATIENCE", 0.0)
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=leave_a_child, args=(tmp_path, theirs), daemon=True)
+    process.start()
+    assert ours.recv() == "mine"
+    process.kill()
+    process.join()
+    with hold(tmp_path, "run"):
+        assert (tmp_path / NAME).read_text() == str(os.getpid())
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "inside"):

@@ -9,11 +9,15 @@ from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from paceline.core.errors import PacelineError
 
 NAME = ".lock"
 PATIENCE = 3.0
-"""Seconds to wait for a taken folder: children of a process that was killed need a moment to notice and leave."""
+"""Seconds to wait for a folder that a living process has."""
+REMNANTS = 60.0
+"""The same where only children of a killed process have it: they leave, at the latest once torch is loaded."""
 
 
 class Lock:
@@ -57,7 +61,7 @@ def hold(folder: Path, what: str) -> Iterator[Lock]:
 
 def _take(path: Path, what: str) -> int:
     """The handle of the locked file, in which the number of this process is."""
-    until = time.monotonic() + PATIENCE
+    began = time.monotonic()
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -65,7 +69,7 @@ def _take(path: Path, what: str) -> int:
         except BlockingIOError:
             who = os.pread(handle, 20, 0).decode(errors="replace") or "unknown"
             os.close(handle)
-            if time.monotonic() > until:
+            if time.monotonic() - began > (PATIENCE if _lives(who) else REMNANTS):
                 raise PacelineError(
                     f"{path.parent} is in use by another {what} (process {who}, or one that it started): wait until "
                     "it ends, or choose another --out."
@@ -81,6 +85,11 @@ def _take(path: Path, what: str) -> int:
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
         return handle
+
+
+def _lives(who: str) -> bool:
+    """Whether there is a process of this number; nobody may have written it yet."""
+    return not who.isdecimal() or psutil.pid_exists(int(who))
 
 
 def _is(handle: int, path: Path) -> bool:
