@@ -104,8 +104,8 @@ class Tally:
     failed: int = 0
     seconds: float = 0.0
     """Of the processor: another's load is not ours."""
-    causes: dict[str, int] = field(default_factory=collections.Counter)
-    """Failures by exception and place, with the first case that showed it."""
+    causes: dict[str, int] = field(default_factory=dict)
+    """Failures by exception and place."""
 
 
 # --- what a case is ---------------------------------------------------------------------------------------------------
@@ -439,10 +439,10 @@ def run(name: str, cases: range, seed: int, place: Place, tally: Tally, step: Ca
                 if (cause := _cause(wrong)) not in tally.causes:
                     again = f"--seed {seed} --only {name} --case {case}"
                     step(f"FAILED: {cause}\n  given: {repr(given)[:400]}\n  again: python stress/fuzz.py {again}")
-                tally.causes[cause] += 1
+                tally.causes[cause] = tally.causes.get(cause, 0) + 1
             if ((case + 1) % WATCH == 0 or case == cases[-1]) and (now := place.listing()) != place.around:
                 tally.failed += 1
-                tally.causes["a file outside"] += 1
+                tally.causes["a file outside"] = tally.causes.get("a file outside", 0) + 1
                 step(f"FAILED: one of the {WATCH} cases up to {name} {case} wrote {set(now) ^ set(place.around)}")
                 place.around = now
             step("")

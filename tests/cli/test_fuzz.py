@@ -1,5 +1,6 @@
 """A sample of stress/fuzz.py, and that its oracle can fail."""
 
+import json
 import sys
 import time
 import warnings
@@ -92,6 +93,7 @@ def test_a_planted_defect_is_found(
 
     monkeypatch.setattr(place, defect)
     found, failures = tally(fuzz, target, 60, tmp_path)
+    assert json.loads(json.dumps(fuzz.asdict(found)))["causes"]  # as it is written to results/fuzz.json
     assert found.failed and "planted" in failures[0] and "--only " + target in failures[0]  # type: ignore[attr-defined]
 
 

@@ -42,12 +42,13 @@ def race_command(
     params: Annotated[int | None, typer.Option(help="Parameters that every model is matched to.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the race. Default: runs/race-<what is raced>.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Folder for the winner. Default: <out>/winner.")] = None,
+    on: Annotated[str, typer.Option(help="Where cells run: here, or ray (a Ray cluster).")] = "here",
     json: JsonOption = False,
 ) -> None:
     """Race models side by side under one budget; with no arguments, the default race (about five minutes)."""
     from paceline.cli.race import run
 
-    run(contestants or [], text or [], task, field, tokens, seeds, params, out, keep, json)
+    run(contestants or [], text or [], task, field, tokens, seeds, params, out, keep, on, json)
 
 
 @app.command("list")

@@ -31,6 +31,7 @@ def run(
     params: int | None,
     out: Path | None,
     keep: Path | None,
+    on: str,
     as_json: bool,
 ) -> None:
     """Race, then print the tables, where the page and the winner are, and the command that uses it."""
@@ -53,7 +54,9 @@ def run(
     events = _events(text, task, field, out, tokens, params)
     try:
         with Progress(console) as progress:
-            result = race(contestants or CONTESTANTS, events, out=out, seeds=seeds, keep_in=keep, watcher=progress)
+            result = race(
+                contestants or CONTESTANTS, events, out=out, seeds=seeds, keep_in=keep, watcher=progress, on=on
+            )
     except KeyboardInterrupt:
         console.print(
             f"Stopped. Finished cells are kept in {out}: the same command goes on from there.", highlight=False

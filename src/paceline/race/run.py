@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,13 @@ from paceline.race.cell import Cell, read_record
 from paceline.race.contestant import Contestant, Event, Model
 from paceline.race.grid import Grid
 from paceline.race.keep import check_keep, keep
-from paceline.race.pool import Limits, default_limits, run_cells
+from paceline.race.on_ray import run_on_ray
+from paceline.race.pool import Limits, Watch, default_limits, run_cells
 from paceline.race.result import assemble
 from paceline.race.statistics import seeds_needed
+
+Runner = Callable[[Sequence[Cell], Limits, Watch, Lock | None], Iterator[Cell]]
+"""Where cells run."""
 
 
 class Watcher:
@@ -40,6 +44,7 @@ def race(
     keep_in: Path | None = None,
     limits: Limits | None = None,
     watcher: Watcher | None = None,
+    on: str = "here",
 ) -> dict[str, Any]:
     """Race the contestants on every event and return the result (also `out/result.json`).
 
@@ -54,11 +59,14 @@ def race(
         keep_in: folder for the winner's model. Default: `out/winner`.
         limits: cells at a time, and what each may take. Default: one a core.
         watcher: hears of progress.
+        on: `here`, in processes of this machine, or `ray`, on a Ray cluster (see `race.on_ray`).
 
     Raises:
         PacelineError: an unknown contestant, a budget too small, a folder of another race or in use by one, a full
             disk, or a call from a script without the guard.
     """
+    if on not in ("here", "ray"):
+        raise PacelineError(f"A race runs on here or on ray, not on {on!r}.")
     _check_main()
     entrants = [Model(c) if isinstance(c, str) else c for c in contestants]
     names = [c.name for c in entrants]
@@ -74,10 +82,12 @@ def race(
     grid = Grid(entrants, events, range(count), out)
     folder = out / "winner" if keep_in is None else keep_in
     with hold(out, "race") as lock:
-        return _race(grid, folder, limits or default_limits(), watcher or Watcher(), lock)
+        return _race(grid, folder, run_on_ray if on == "ray" else run_cells, limits, watcher or Watcher(), lock)
 
 
-def _race(grid: Grid, folder: Path, limits: Limits, watcher: Watcher, lock: Lock) -> dict[str, Any]:
+def _race(
+    grid: Grid, folder: Path, runner: Runner, limits: Limits | None, watcher: Watcher, lock: Lock
+) -> dict[str, Any]:
     """The race in its folder, which nobody else uses meanwhile."""
     if (grid.folder / "race.json").exists():  # of another race we say so before we look at its winner
         grid.claim()
@@ -90,7 +100,7 @@ def _race(grid: Grid, folder: Path, limits: Limits, watcher: Watcher, lock: Lock
         for cell in cells:
             if (record := read_record(cell)) is not None:
                 watcher.finish(cell, record)
-        for cell in run_cells(cells, limits, watcher.step, lock):
+        for cell in runner(cells, limits or default_limits(), watcher.step, lock):
             record = read_record(cell)
             assert record is not None
             watcher.finish(cell, record)
