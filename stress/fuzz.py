@@ -7,7 +7,7 @@
 Five targets: command lines, contestants and tasks, data files, saved models, results. A case passes if it succeeds, or
 raises PacelineError, or is a usage error; it fails on any other exception, a warning, a message that is no single
 sentence, five seconds without an end, or a file written outside its folder. What costs minutes (training, the cells of
-a race) is cut off where the arguments have been checked. A segmentation fault names the case that was running.
+a race) is cut off where the arguments have been checked.
 """
 
 import argparse
