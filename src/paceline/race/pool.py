@@ -70,8 +70,9 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch, lock: Lock | 
             "Put the call of race() under `if __name__ == '__main__':`, because its cells import your file."
         )
     context = multiprocessing.get_context("forkserver")
-    # torch._dynamo comes with the first meta tensor and costs a second: once here, not in every cell.
-    context.set_forkserver_preload(["__main__", "paceline.race.cell", "torch._dynamo"])
+    # Once here, not in every cell: torch._dynamo comes with the first meta tensor and costs a second, and a cell
+    # imports the main file anew (on Python 3.11, whatever is asked for), which in a script means most of the rest.
+    context.set_forkserver_preload(["__main__", "paceline.race.run", "torch._dynamo"])
     with _interrupts_ignored():
         forkserver.ensure_running()
     waiting = [cell for cell in cells if read_record(cell) is None][::-1]
