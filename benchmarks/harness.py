@@ -9,9 +9,11 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -25,7 +27,7 @@ from paceline.race.pool import Limits, run_cells
 from paceline.race.result import environment
 
 STORED = Path(__file__).parents[1] / "results" / "bench" / "harness.json"
-RECIPE = Recipe(tokens=76_800, batch=16, lr=5e-3)
+RECIPE = Recipe(tokens=19_200, batch=16, lr=5e-3)
 PARAMETERS = 30_000
 
 
@@ -49,14 +51,19 @@ def bare(name: str, task: Recall) -> float:
     return time.monotonic() - began
 
 
-def harnessed(name: str, task: Recall) -> float:
-    """Seconds of the same through `train`, with progress, the ledger and checkpoints."""
+def harnessed(name: str, task: Recall, folder: Path | None = None) -> float:
+    """Seconds of the same through `train`, with progress and the ledger, and with checkpoints if there is a folder."""
     torch.manual_seed(0)
     model = build(fit([name] * 2, task.vocab_size, PARAMETERS))
+    began = time.monotonic()
+    train(model, task, RECIPE, 0, folder=folder, progress=lambda *_: None)
+    return time.monotonic() - began
+
+
+def saved(name: str, task: Recall) -> float:
+    """The same, with the one checkpoint that a run of less than a minute writes."""
     with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
-        train(model, task, RECIPE, 0, folder=Path(folder), progress=lambda *_: None)
-        return time.monotonic() - began
+        return harnessed(name, task, Path(folder))
 
 
 def in_a_race(name: str, task: Recall, cells: int) -> float:
@@ -78,22 +85,27 @@ def in_a_race(name: str, task: Recall, cells: int) -> float:
 def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=60)
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
-    task = Recall()
+    task, rng = Recall(), np.random.default_rng(0)
     found: dict[str, Any] = {"environment": environment(), "recipe": vars(RECIPE), "repeats": repeats, "mixers": {}}
     for name in ("attention", "seqboat"):
-        bare(name, task), harnessed(name, task)
-        runs: dict[str, list[float]] = {"bare": [], "train": []}
-        for repeat in range(2 * repeats):  # in turn first, because machines warm up and tire
-            order = (("bare", bare), ("train", harnessed))[:: 1 if repeat % 2 else -1]
-            for kind, run in order:
-                runs[kind].append(run(name, task))
-        loop, ratio = min(runs["bare"]), min(runs["train"]) / min(runs["bare"])  # the rest is other people's work
-        cell = in_a_race(name, task, repeats)
-        found["mixers"][name] = {"bare_seconds": loop, "train_over_bare": ratio, "cell_seconds": cell}
-        print(f"{name}: bare loop {loop:.2f} s, train {100 * (ratio - 1):+.1f} %, a race's cell {cell:.2f} s")
+        kinds: dict[str, Callable[[str, Recall], float]] = {"bare": bare, "train": harnessed, "saved": saved}
+        runs: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for repeat in range(repeats + 1):  # in turn first, because machines warm up and tire; the first does not count
+            for kind in list(kinds)[:: 1 if repeat % 2 else -1]:
+                runs[kind].append(kinds[kind](name, task))
+        loops, trained, checked = (np.array(runs[kind][1:]) for kind in ("bare", "train", "saved"))
+        ratios = trained / loops
+        found["mixers"][name] = {
+            "bare_seconds": float(np.median(loops)),
+            "train_over_bare": float(np.median(ratios)),
+            "interval": [float(np.quantile(rng.choice(ratios, (2000, repeats)).mean(1), q)) for q in (0.025, 0.975)],
+            "checkpoint_seconds": float(np.median(checked - trained)),
+            "around_a_cell_seconds": in_a_race(name, task, 8) - float(np.median(checked)),
+        }
+        print(name, {k: np.round(v, 3).tolist() for k, v in found["mixers"][name].items()})
     write_atomic(STORED, json.dumps(found, indent=1) + "\n")
 
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
 SMALL = {
     "race": ["--tokens", "6144", "--params", "30000", "--seeds", "2"],
+    "claim": ["--budget", "smoke"],
     "train": ["--tokens", "8192", "--params", "30000"],
     "generate": ["--tokens", "20"],
 }
