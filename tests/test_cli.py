@@ -45,7 +45,7 @@ def test_list_shows_every_method_of_every_family_without_importing_torch() -> No
     assert all(paper.title in done.stdout for card in cards() for paper in card.papers)
 
 
-def test_on_a_narrow_terminal_only_titles_are_cut(
+def test_on_a_narrow_terminal_only_titles_and_effects_are_cut(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the pipe for a terminal

@@ -27,10 +27,12 @@ def print_list(families: list[str], as_json: bool) -> None:
     console = Console()
     if not console.is_terminal:  # another program reads: nothing is cut
         console.width = sum(widths) + 2 * len(widths)
-    room = console.width - sum(widths) + widths[3] - 2 * len(widths)
+    room = console.width - sum(widths) + widths[3] + widths[-1] - 2 * len(widths)
+    effect = min(widths[-1], max(room // 2, 8))  # titles and effects may shrink
+    limits = {"paper": max(room - effect, 5), "effect": effect}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, width in zip(names, widths, strict=True):  # only titles may shrink
-        width = min(width, max(room, 5)) if name == "paper" else width
+    for name, width in zip(names, widths, strict=True):
+        width = min(width, limits.get(name, width))
         table.add_column(name, no_wrap=True, min_width=width, max_width=width, overflow="ellipsis")
     for line in lines:
         table.add_row(*map(_plain, line))
