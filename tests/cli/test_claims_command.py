@@ -55,9 +55,15 @@ def test_a_verdict_of_other_code_is_stale(results, call):
     assert next(row for row in rows(call) if row["method"] == "seqboat")["stale"] == "changed: mixers.ema"
 
 
-def test_a_broken_verdict_file_counts_as_none(results, call):
+@pytest.mark.parametrize(
+    "content",
+    ["", "[", "[1]", "3", "{}", {"marks": 3}, {"marks": {"faithful": "x"}}, {"sources": [1]}, {"verdict": 1}],
+)
+def test_a_broken_verdict_file_counts_as_none(results, call, content):
     keep(results, {})
-    (results / "mixers" / "seqboat.json").write_text("[")
+    whole = {**VERDICT, "sources": {}, "versions": {}}
+    text = content if isinstance(content, str) else json.dumps({**whole, **content})
+    (results / "mixers" / "seqboat.json").write_text(text)
     assert next(row for row in rows(call) if row["method"] == "seqboat")["stale"] == "never run"
 
 

@@ -56,7 +56,7 @@ def run_claim(method: str, budget: Budget, root: Path, watcher: Watcher | None =
 
 def modules_of(claim: str, design: Design) -> list[str]:
     """The modules whose code decides: the claim, its contestants and the parts that they name, its tasks."""
-    found = [claim, "paceline.race.run"]
+    found = [claim, "paceline.claims._verdict", "paceline.race.run"]
     for contestant in design.contestants:
         found.append(type(contestant).__module__)
         if (spec := getattr(contestant, "spec", None)) is not None:

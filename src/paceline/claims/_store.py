@@ -1,6 +1,5 @@
 """Which claims there are, and their verdicts on file. Imports no torch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from paceline.claims._sources import stale
 from paceline.core.discovery import PACKAGE
 from paceline.core.errors import PacelineError, suggest
 from paceline.core.files import write_json
-from paceline.core.marks import results_folder
+from paceline.core.marks import read_verdict, results_folder
 
 BUDGETS = ("smoke", "cpu", "gpu")
 
@@ -38,11 +37,7 @@ def result_path(family: str, method: str, budget: str) -> Path:
 
 def stored_verdict(family: str, method: str, budget: str) -> dict[str, Any] | None:
     """The verdict on file, or None."""
-    try:
-        found = json.loads(result_path(family, method, budget).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "verdict" in found else None
+    return read_verdict(result_path(family, method, budget))
 
 
 def check_budget(budget: str) -> None:

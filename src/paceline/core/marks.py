@@ -30,9 +30,17 @@ def results_folder() -> Path:
 def verdicts(card: Card) -> Verdict:
     """The marks that stand in `results/<family>/<method>.json`."""
     path = results_folder() / card.family / f"{card.method}.json"
+    stored = read_verdict(path)
+    return Verdict(stored["marks"], stored["effect"]) if stored else Verdict(dict.fromkeys(MARKS), None)
+
+
+def read_verdict(path: Path) -> dict[str, Any] | None:
+    """A claim's result file, or None where there is none, or what is there is not one."""
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        stored = {}
-    marks = stored.get("marks", {})
-    return Verdict({mark: marks.get(mark) for mark in MARKS}, stored.get("effect"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        words = [stored["verdict"], stored["effect"], stored["claim"], *stored["sources"].values()]
+        marks = {mark: stored["marks"][mark] for mark in MARKS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    whole = all(isinstance(word, str) for word in words) and all(isinstance(mark, bool) for mark in marks.values())
+    return {**stored, "marks": marks} if whole else None
