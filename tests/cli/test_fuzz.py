@@ -80,7 +80,7 @@ def test_the_oracle_tells_defects_from_refusals(
     [
         ("paceline.data._reader._choose", "files"),
         ("paceline.cli.catalogue.find", "commands"),
-        ("paceline.lm.checkpoint._verify", "checkpoints"),
+        ("paceline.lm.checkpoint.verify", "checkpoints"),
         ("paceline.report.page.checked", "results"),
         ("paceline.lm.config.check", "parts"),
     ],

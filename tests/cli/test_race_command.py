@@ -86,10 +86,11 @@ def test_the_comparison_is_of_paired_seeds_and_two_of_them_settle_nothing(result
 
 
 def test_the_bill_is_the_sum_of_the_ledgers(raced: tuple[Path, Answer], result: dict[str, Any]) -> None:
-    spent = {"tuning": Ledger(), "race": Ledger(), "failed": Ledger()}
+    spent = {phase: Ledger() for phase in ("tuning", "race", "evaluation", "failed")}
     for place, record in records(raced[0] / "out").items():
         spent[Path(place).name.partition("-")[0]] += Ledger.from_dict(record["ledger"])
-    assert spent["tuning"].tokens > 0 and spent["race"].tokens == 4 * 4096
+        spent["evaluation"] += Ledger.from_dict(record["evaluation"])
+    assert spent["tuning"].tokens > 0 and spent["race"].tokens == 4 * 4096 and spent["evaluation"].flops > 0
     for phase, ledger in spent.items():
         assert result["bill"][phase] == pytest.approx(ledger.to_dict())
 
@@ -145,6 +146,18 @@ def test_the_same_command_again_repeats_nothing_and_says_the_same(
         "Report: out/report.html", f"Winner: {again['winner']['contestant']} (seed {again['winner']['seed']}) in best",
         "Use it: paceline generate best --prompt 'The '",
     ]  # fmt: skip
+
+
+def test_a_finished_race_is_confirmed_by_the_same_command_and_a_flag(
+    copy: Path, result: dict[str, Any], call: Call
+) -> None:
+    before = times(copy)
+    answer = call(*ON_TEXT, "--confirm")
+    found, after = load(copy / "result.json")["confirmation"], times(copy)
+    assert answer.code == 0 and flat(found["sentence"]) in flat(answer.out)
+    assert {place: after[place] for place in before} == before and len(after) == len(before) + 12
+    assert found["seeds"] == [2, 3, 4, 5, 6, 7] and found["a"] == result["winner"]["contestant"]
+    assert load(copy / "result.json")["cells"] == result["cells"]
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_text(path.read_text()[:100])])

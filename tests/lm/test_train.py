@@ -1,6 +1,7 @@
 """Facts about the training loop: what it learns, what a step is, and what it refuses."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from paceline.data._contract import IGNORE, Batch
 from paceline.data.recall import Recall
 from paceline.lm import train as module
 from paceline.lm.decoder import count_parameters
-from paceline.lm.train import Diverged, Recipe, make_optimizer, train
+from paceline.lm.train import Diverged, Recipe, make_optimizer, peak_memory, reset_peak_memory, train
 
 TASK = recall()
 STEP = 4 * TASK.length
@@ -201,3 +202,13 @@ def test_the_ledger_counts_what_was_done(batch, passes):
     assert ledger.state_bytes == lm.state_bytes(1, TASK.length)
     assert ledger.flops == pytest.approx(3 * 3 * lm.flops(batch, TASK.length).total)
     assert min(ledger.seconds, ledger.peak_bytes) > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a peak")
+def test_a_peak_of_memory_can_be_forgotten():
+    reset_peak_memory()
+    before = peak_memory()
+    torch.ones(2**26)  # 256 MiB, freed at once
+    assert peak_memory() > before + 2**27
+    reset_peak_memory()
+    assert peak_memory() < before + 2**27

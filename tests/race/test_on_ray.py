@@ -40,7 +40,8 @@ def run(runner, race):
     assert {c.label for c in runner(cells, LIMITS, lambda *_: None)} == {c.label for c in cells}
     records = [read_record(cell) for cell in cells]
     for record in records:
-        record["ledger"] = {k: v for k, v in record["ledger"].items() if k not in ("seconds", "peak_bytes")}
+        for bill in ("ledger", "evaluation"):
+            record[bill] = {k: v for k, v in record.get(bill, {}).items() if k not in ("seconds", "peak_bytes")}
     return records
 
 

@@ -58,7 +58,29 @@ def test_the_interval_over_items_takes_them_as_drawn_too(tmp_path):
 
 def test_cells_with_other_items_have_no_interval_over_items(tmp_path):
     short = [row[:5] for row in 0.5 + 0.1 * NOISE[1]]
-    assert result(tmp_path, 0.6 + 0.1 * NOISE[0], short)["comparisons"]["recall"][0]["interval_items"] is None
+    (pair,) = result(tmp_path, 0.6 + 0.1 * NOISE[0], short)["comparisons"]["recall"]
+    assert pair["interval_items"] is None and pair["items"] is None
+
+
+def test_wins_and_losses_are_counted_item_by_item(tmp_path):
+    a = np.tile([1.0] * 9 + [0.0] * 2 + [0.3] * 4, (8, 1))
+    b = np.tile([0.0] * 9 + [1.0] * 2 + [0.3] * 4, (8, 1))
+    a[0, 0], b[0, 0] = 0.0, 1.0  # one seed does not turn an item
+    (pair,) = result(tmp_path, a, b)["comparisons"]["recall"]
+    assert pair["items"] == {"a": 9, "b": 2, "equal": 4, "p": pytest.approx(2 * (1 + 11 + 55) / 2**11)}
+
+
+def test_everything_spent_is_on_the_bill(tmp_path):
+    grid = Grid([Toy("a", settings=(0.1, 0.2)), Toy("b")], [event()], [0, 1], tmp_path)
+    spent = {"ledger": {"tokens": 100, "seconds": 2.0}, "evaluation": {"tokens": 7, "flops": 3.0}}
+    for cell in [*grid.tuning(), *grid.race()]:
+        lost = cell.phase == "race" and (cell.contestant.name, cell.job.seed) == ("b", 1)
+        _write(cell, {"status": "failed" if lost else "done", "reason": None, "score": None if lost else 0.5, **spent})
+    bill = assemble(grid)["bill"]
+    assert {phase: ledger["tokens"] for phase, ledger in bill.items()} == {
+        "tuning": 200, "race": 300, "evaluation": 42, "failed": 100,
+    }  # fmt: skip
+    assert bill["failed"]["seconds"] == 2.0 and bill["evaluation"]["flops"] == 18.0
 
 
 @pytest.mark.parametrize(("level", "word"), [(1 / 3, "floor"), (0.999, "ceiling"), (0.6, None)])

@@ -5,7 +5,8 @@
     CLAIM = "..."                                     the paper's direction and the thresholds here, a literal
     def design(budget, corpora) -> Design             what races, on what (text is prepared in the folder `corpora`,
                                                       which all claims share), and which bars must be cleared
-    def faithful() -> None                            raises AssertionError unless the method equals its reference
+    def faithful() -> bool                            whether the method equals its reference: the authors' outputs, or
+                                                      a case worked out by hand
 
 The verdict follows from the bars alone (claims/_verdict.py), so that nothing can be decided after looking.
 """
@@ -42,7 +43,8 @@ class Design:
 
     contestants: Sequence[Contestant]
     events: Sequence[Event]
-    seeds: int
+    seeds: int | Sequence[int]
+    """How many, or which; a second run takes fresh ones, declared before it."""
     bars: Sequence[Bar]
     """All must be cleared for HOLDS."""
     shams: Sequence[Bar]

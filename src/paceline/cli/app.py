@@ -42,13 +42,29 @@ def race_command(
     params: Annotated[int | None, typer.Option(help="Parameters that every model is matched to.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the race. Default: runs/race-<what is raced>.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Folder for the winner. Default: <out>/winner.")] = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Race the winner against its runner-up once more, on fresh seeds.")
+    ] = False,
     on: Annotated[str, typer.Option(help="Where cells run: here, or ray (a Ray cluster).")] = "here",
     json: JsonOption = False,
 ) -> None:
     """Race models side by side under one budget; with no arguments, the default race (about five minutes)."""
     from paceline.cli.race import run
 
-    run(contestants or [], text or [], task, field, tokens, seeds, params, out, keep, on, json)
+    run(contestants or [], text or [], task, field, tokens, seeds, params, out, keep, confirm, on, json)
+
+
+@app.command("report")
+def report_command(
+    race: Annotated[Path, typer.Argument(help="Folder of a finished race, or its result.json.")],
+    to: Annotated[Path | None, typer.Option(help="File to write: .html, .parquet or .csv.")] = None,
+    log: Annotated[str | None, typer.Option(help="Log every cell to mlflow or trackio.")] = None,
+    project: Annotated[str | None, typer.Option(help="Experiment or project of --log. Default: paceline.")] = None,
+) -> None:
+    """Write a race's page anew, export its result, or log it to a tracker."""
+    from paceline.cli.report import run
+
+    run(race, to, log, project)
 
 
 @app.command("list")
@@ -106,11 +122,12 @@ def train_command(
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
     seed: Annotated[int, typer.Option(help="Of the initialisation and the data order.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
+    parallel: Annotated[str, typer.Option(help="Under torchrun: ddp, or fsdp for a model that is cut up.")] = "ddp",
 ) -> None:
-    """Train one byte model on text and save it."""
+    """Train one byte model on text and save it; on several processes under `torchrun -m paceline train ...`."""
     from paceline.cli.train import run
 
-    run(mixer, out, text or [], field, tokens, params, layers, length, batch, lr, seed, resume)
+    run(mixer, out, text or [], field, tokens, params, layers, length, batch, lr, seed, resume, parallel)
 
 
 @app.command("generate")

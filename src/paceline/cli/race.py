@@ -31,6 +31,7 @@ def run(
     params: int | None,
     out: Path | None,
     keep: Path | None,
+    confirm: bool,
     on: str,
     as_json: bool,
 ) -> None:
@@ -55,8 +56,9 @@ def run(
     try:
         with Progress(console) as progress:
             result = race(
-                contestants or CONTESTANTS, events, out=out, seeds=seeds, keep_in=keep, watcher=progress, on=on
-            )
+                contestants or CONTESTANTS, events, out=out, seeds=seeds, confirm=confirm, keep_in=keep,
+                watcher=progress, on=on,
+            )  # fmt: skip
     except KeyboardInterrupt:
         console.print(
             f"Stopped. Finished cells are kept in {out}: the same command goes on from there.", highlight=False
@@ -76,6 +78,8 @@ def _print(console: Console, result: dict[str, Any], page: Path) -> None:
     for task in result["tasks"]:
         console.print(table(result, task["name"]))
     console.print(result["answer"], markup=False, highlight=False)
+    if result["confirmation"]:
+        console.print(result["confirmation"]["sentence"], markup=False, highlight=False)
     console.print(f"\nReport: {page}", markup=False, highlight=False, soft_wrap=True)
     winner = result["winner"]
     if winner and winner["folder"]:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from paceline.core.seeds import derive
 from paceline.data.text import Text
 from paceline.lm.checkpoint import save_model
 from paceline.lm.config import DEEPEST, build, fit
+from paceline.lm.distributed import join
 from paceline.lm.evaluate import evaluate
 from paceline.lm.train import Recipe, train
 
@@ -34,29 +36,40 @@ def run(
     lr: float,
     seed: int,
     resume: bool,
+    parallel: str,
 ) -> None:
-    """Train, measure on the held-out bytes, save, and print the command that uses the model."""
-    console = Console()
-    for name, value in (
-        ("--tokens", tokens),
-        ("--params", params),
-        ("--layers", layers),
-        ("--length", length),
-        ("--batch", batch),
-    ):
-        if value < 1:
-            raise PacelineError(f"{name} must be at least 1, not {value}.")
-    if layers > DEEPEST:
-        raise PacelineError(f"--layers must be at most {DEEPEST:,}, not {layers:,}.")
-    if out.exists() and not out.is_dir():
-        raise PacelineError(f"--out {out} is a file: give a folder.")
-    _refuse(out, resume)
-    recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
-    recipe.steps(length)
-    config = fit([mixer] * layers, Text.vocab_size, params)
-    with hold(out, "run"):
-        _refuse(out, resume)  # again: another run may have ended there a moment ago
-        task = Text(corpus(text, field, out), length)
+    """Train, measure on the held-out bytes, save, and print the command that uses the model.
+
+    Under torchrun, every process trains, and the first one alone does everything else.
+    """
+    with join(parallel) as world, ExitStack() as held:
+        console = Console(quiet=not world.first)
+        for name, value in (
+            ("--tokens", tokens),
+            ("--params", params),
+            ("--layers", layers),
+            ("--length", length),
+            ("--batch", batch),
+        ):
+            if value < 1:
+                raise PacelineError(f"{name} must be at least 1, not {value}.")
+        if layers > DEEPEST:
+            raise PacelineError(f"--layers must be at most {DEEPEST:,}, not {layers:,}.")
+        recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
+        recipe.steps(length)
+        world.fewest(batch)
+        config = fit([mixer] * layers, Text.vocab_size, params)
+
+        def prepare() -> str:
+            if out.exists() and not out.is_dir():
+                raise PacelineError(f"--out {out} is a file: give a folder.")
+            _refuse(out, resume)
+            held.enter_context(hold(out, "run"))
+            _refuse(out, resume)  # again: another run may have ended there a moment ago
+            return str(corpus(text, field, out))
+
+        place = world.tell(prepare)
+        task = world.together(lambda: Text(place, length))
         torch.manual_seed(derive(seed, "init", mixer))
         model = build(config)
         columns = (
@@ -75,10 +88,14 @@ def run(
                     console.print(f"{done} steps, {loss:.3f} {task.loss_unit}", highlight=False)
 
             try:
-                trained = train(model, task, recipe, seed, folder=checkpoints, save_seconds=20.0, progress=show)
+                trained = train(
+                    model, task, recipe, seed, folder=checkpoints, save_seconds=20.0, progress=show, world=world
+                )
             except KeyboardInterrupt:
                 console.print(f"Stopped. Give --resume to continue from the last checkpoint in {out}.", highlight=False)
                 raise typer.Exit(130) from None
+        if not world.first:
+            return
         evaluation = evaluate(model, task)
         save_model(model, config, out)
         write_json(

@@ -31,6 +31,17 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the sha256 of the rest of it, as JSON, which keeps the order of the keys and every bit."""
+    rest = {key: value for key, value in record.items() if key != "sha256"}
+    return {**rest, "sha256": hashlib.sha256(json.dumps(rest, allow_nan=False).encode()).hexdigest()}
+
+
+def sealed(record: dict[str, Any]) -> bool:
+    """Whether a record that was read again is the one that was sealed."""
+    return record.get("sha256") == seal(record)["sha256"]
+
+
 def sync_folder(folder: Path) -> None:
     """fsync a folder, so that a rename in it survives a power cut (where the system allows it)."""
     try:

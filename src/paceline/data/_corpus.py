@@ -105,7 +105,7 @@ def open_corpus(folder: Path) -> Corpus:
     Raises:
         PacelineError: no corpus there, or one of its files is missing, truncated or changed.
     """
-    mend = "prepare the corpus again"
+    mend = "prepare the corpus again (delete its folder and repeat the command)"
     try:
         report = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
         expected = {name: (report[name]["bytes"], report[name]["sha256"]) for name in ("train", "heldout")}
@@ -119,7 +119,7 @@ def open_corpus(folder: Path) -> Corpus:
         train, heldout = (np.memmap(folder / f"{name}.u8", np.uint8, "r") for name in expected)
     except OSError as error:
         raise PacelineError(f"'{folder}' holds no readable corpus ({error.strerror}): {mend}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PacelineError(f"'{folder / 'corpus.json'}' is broken: {mend}.") from error
     digests = " ".join(digest for _, digest in expected.values())
     return Corpus(folder, train, heldout, names, hashlib.sha256(digests.encode()).hexdigest())

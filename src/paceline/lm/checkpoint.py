@@ -42,7 +42,7 @@ def load_model(folder: Path) -> tuple[Decoder, Config]:
         PacelineError: not a Paceline model, a pickle, a broken file, or parts that are unknown here.
     """
     _refuse_foreign(folder)
-    _verify(folder, (CONFIG, WEIGHTS))
+    verify(folder)
     try:
         config = Config.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
         weights = load((folder / WEIGHTS).read_bytes())
@@ -80,7 +80,7 @@ def load_training(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     damaged: list[str] = []
     for step in _steps(folder):
         try:
-            _verify(step, TRAINING)
+            verify(step, TRAINING)
             facts = json.loads((step / TRAINING[0]).read_text(encoding="utf-8"))
             return load((step / TRAINING[1]).read_bytes()), facts
         except (PacelineError, OSError, ValueError, SafetensorError) as error:
@@ -121,7 +121,12 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         raise PacelineError(f"Cannot write {folder} ({reason}): make room, or choose another folder.") from error
 
 
-def _verify(folder: Path, names: Sequence[str]) -> None:
+def verify(folder: Path, names: Sequence[str] = (CONFIG, WEIGHTS)) -> None:
+    """Refuse files that are not those that their folder's checksums speak of; by default a model's.
+
+    Raises:
+        PacelineError: one of them, or the checksums, cannot be read, or one differs.
+    """
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
         wrong = [name for name in names if sha256(folder / name) != sums[name]]

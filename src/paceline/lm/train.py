@@ -1,11 +1,13 @@
 """The training loop: AdamW with the parameters' own hints, warm-up and cosine, clipping, accumulation, exact resume."""
 
 import hashlib
+import json
 import math
 import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from paceline.core.ledger import Ledger
 from paceline.data._contract import IGNORE, Batch, Task
 from paceline.lm.checkpoint import load_training, save_training
 from paceline.lm.decoder import Decoder, count_parameters
+from paceline.lm.distributed import World
 
 BACKWARD = 2.0
 """A backward pass in forwards: one product for the inputs' gradient, one for the weights'."""
@@ -93,6 +96,7 @@ def train(
     folder: Path | None = None,
     save_seconds: float = 60.0,
     progress: Progress | None = None,
+    world: World | None = None,
 ) -> Trained:
     """Train `model` in place; batch number n is a function of `seed` and n alone.
 
@@ -104,85 +108,107 @@ def train(
         folder: where checkpoints go and where an interrupted run is continued from, bit for bit. Default: none.
         save_seconds: time between checkpoints.
         progress: called about fifty times, and after the last step.
+        world: the processes that train together, each of which calls this with the same arguments; see
+            `lm.distributed`. Default: this one alone.
+
+    The ledger is that of all processes together, but for `seconds`, by the clock on the wall, and `peak_bytes`, those
+    of the largest process. Operations that depend on data are those executed, so they may differ with the split.
 
     Raises:
         Diverged: the loss, or its gradient, is not finite.
         PacelineError: too small a budget, or checkpoints of another run in `folder`.
     """
-    steps = recipe.steps(task.length)
-    optimizer = make_optimizer(model, recipe)
+    world = World() if world is None else world
+    steps, passes = recipe.steps(task.length), min(recipe.accumulate, world.fewest(recipe.batch))
     identity = {"recipe": asdict(recipe), "seed": seed, "task": task.describe(), "model": _fingerprint(model)}
-    run = _Run(model, optimizer, identity)
-    if folder is not None:
-        run.restore(folder)
+    run = _Run(model, {**identity, "moments": "by name"})
+    moments = {} if folder is None else world.together(lambda: run.restore(folder))
+    world.agree(run.fingerprint())
+    trained = world.adopt(model)
+    optimizer = make_optimizer(trained, recipe)
+    for name, parameter in trained.named_parameters():
+        if state := _by_name(moments, f"optimizer.{name}."):
+            optimizer.state[parameter] = {key: world.part(value, parameter) for key, value in state.items()}
     every = max(1, steps // 50)
     began = saved = time.monotonic()
     for step in range(run.step, steps):
         share = recipe.rate(step, steps)
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share
-        loss = _step(model, optimizer, task.batch(recipe.batch, seed, step), recipe)
+        batch = task.batch(recipe.batch, seed, step)
+        mine, asked = world.rows(batch), (batch.targets != IGNORE).sum()
+        part = _step(trained, optimizer, mine, asked, passes, recipe.clip, world)
+        spent = (1 + BACKWARD) * trained.flops(len(mine.ids), task.length).total
+        due = world.first and time.monotonic() - saved >= save_seconds
+        loss, flops, save = world.sum(part, spent, float(due))
         if not math.isfinite(loss):
             raise Diverged(
                 f"The loss became {loss} at step {step + 1} of {steps}: lower the learning rate ({recipe.lr:g})."
             )
-        run.add(loss, (1 + BACKWARD) * model.flops(recipe.batch, task.length).total)
+        run.add(loss, flops)
         if (step + 1) % every == 0 or step + 1 == steps:
             run.mark(task, (step + 1) * recipe.batch * task.length)
             if progress is not None:
                 progress(step + 1, steps, run.curve[-1][1])
-        if folder is not None and (time.monotonic() - saved >= save_seconds or step + 1 == steps):
+        if folder is not None and (save or step + 1 == steps):
             now = time.monotonic()
             run.seconds += now - began
             began = saved = now
-            run.save(folder)
+            run.save(folder, trained, optimizer, world)
+    world.release(trained, model)
     ledger = Ledger(
         tokens=steps * recipe.batch * task.length,
         flops=run.flops,
         seconds=run.seconds + time.monotonic() - began,
-        model_calls=steps * recipe.accumulate,
+        model_calls=steps * passes * world.size,
         parameters=count_parameters(model),
         state_bytes=model.state_bytes(1, task.length),
-        peak_bytes=peak_memory(),
+        peak_bytes=world.largest(peak_memory()),
     )
     return Trained(run.curve, ledger)
 
 
 def make_optimizer(model: Decoder, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW with one group for each pair of weight decay and rate that the parameters ask for by `hints`."""
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[float, float, type], list[torch.nn.Parameter]] = {}  # one operation takes one type: see FSDP
     for parameter in model.parameters():
         hints: dict[str, float] = getattr(parameter, "hints", {})
         decay = hints.get("weight_decay", recipe.weight_decay if parameter.ndim > 1 else 0.0)
-        groups.setdefault((decay, hints.get("lr_scale", 1.0)), []).append(parameter)
+        groups.setdefault((decay, hints.get("lr_scale", 1.0), type(parameter)), []).append(parameter)
     settings = [
         {"params": members, "weight_decay": decay, "lr": recipe.lr * scale, "peak": recipe.lr * scale}
-        for (decay, scale), members in groups.items()
+        for (decay, scale, _), members in groups.items()
     ]
     return torch.optim.AdamW(settings, betas=(0.9, 0.98), fused=True)
 
 
+def reset_peak_memory() -> None:
+    """Begin `peak_memory` anew from what this process holds now, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory() -> int:
-    """Largest resident size that this process ever had, in bytes."""
+    """Largest resident size that this process had since it began, or since `reset_peak_memory`, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _step(model: Decoder, optimizer: torch.optim.Optimizer, batch: Batch, recipe: Recipe) -> float:
-    """One optimizer step on the mean over the batch's asked tokens, however it is split; returns the loss in nats.
+def _step(
+    model: Decoder, optimizer: torch.optim.Optimizer, mine: Batch, asked: Tensor, passes: int, clip: float, world: World
+) -> float:
+    """One optimizer step on the mean over the batch's asked tokens, however it is split; this process's part, in nats.
 
     A gradient that is not finite returns NaN: it would show in the next loss, but the last step has none.
     """
-    asked = (batch.targets != IGNORE).sum()
     total = 0.0
     optimizer.zero_grad()
-    chunks = (batch.ids.tensor_split(recipe.accumulate), batch.targets.tensor_split(recipe.accumulate))
-    for ids, targets in zip(*chunks, strict=True):
-        logits = model.logits(ids).flatten(0, 1)
+    for ids, targets in zip(mine.ids.tensor_split(passes), mine.targets.tensor_split(passes), strict=True):
+        logits = world.logits(model, ids).flatten(0, 1)
         loss = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum") / asked
-        loss.backward()
+        world.backward(loss)
         total += loss.item()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    norm = world.clip(model, clip)
     optimizer.step()
     return total if norm.isfinite() else math.nan
 
@@ -200,8 +226,8 @@ def _fingerprint(model: Decoder) -> str:
 class _Run:
     """Everything that must survive an interruption."""
 
-    def __init__(self, model: Decoder, optimizer: torch.optim.Optimizer, identity: dict[str, Any]) -> None:
-        self.model, self.optimizer, self.identity = model, optimizer, identity
+    def __init__(self, model: Decoder, identity: dict[str, Any]) -> None:
+        self.model, self.identity = model, identity
         self.step, self.flops, self.seconds = 0, 0.0, 0.0
         self.losses: list[float] = []
         self.curve: list[tuple[int, float]] = []
@@ -217,40 +243,43 @@ class _Run:
         self.curve.append((tokens, task.in_loss_unit(sum(self.losses) / len(self.losses))))
         self.losses = []
 
-    def save(self, folder: Path) -> None:
-        """Write weights, optimizer moments, random state and counters."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for index, parameter in enumerate(self._parameters()):
-            for name, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{index}.{name}"] = value
-        tensors["random"] = torch.get_rng_state()
+    def fingerprint(self) -> str:
+        """Digest of what is trained, and from which step on."""
+        return hashlib.sha256(json.dumps([self.identity, self.step]).encode()).hexdigest()
+
+    def save(self, folder: Path, trained: Decoder, optimizer: torch.optim.Optimizer, world: World) -> None:
+        """Write weights, optimizer moments, random state and counters: by names, as one process would have them."""
+        parts = {f"model.{name}": tensor for name, tensor in trained.state_dict().items()}
+        for name, parameter in trained.named_parameters():
+            parts |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
+        tensors = {"random": torch.get_rng_state()}
+        for name, tensor in parts.items():
+            whole = world.whole(tensor)
+            if world.first:  # the others only help
+                tensors[name] = whole
+        if not world.first:
+            return
         facts = {k: getattr(self, k) for k in ("flops", "seconds", "losses", "curve", "identity")}
         save_training(folder, self.step, tensors, facts)
 
-    def restore(self, folder: Path) -> None:
-        """Continue from the newest whole checkpoint, if there is one of the same run."""
+    def restore(self, folder: Path) -> dict[str, Tensor]:
+        """Continue from the newest whole checkpoint, if there is one of the same run; what it has for the optimizer."""
         loaded = load_training(folder)
         if loaded is None:
-            return
+            return {}
         tensors, facts = loaded
         if facts["identity"] != self.identity:
             raise PacelineError(f"{folder} holds the checkpoints of another run: choose another folder, or delete it.")
         try:
-            self.model.load_state_dict(
-                {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-            )
+            self.model.load_state_dict(_by_name(tensors, "model."))
         except RuntimeError as error:
             raise PacelineError(f"{folder} holds the checkpoints of another model: choose another folder.") from error
-        for index, parameter in enumerate(self._parameters()):
-            prefix = f"optimizer.{index}."
-            self.optimizer.state[parameter] = _by_name(tensors, prefix)
         torch.set_rng_state(tensors["random"])
         self.step, self.flops, self.seconds = facts["step"], facts["flops"], facts["seconds"]
         self.losses, self.curve = facts["losses"], [(tokens, loss) for tokens, loss in facts["curve"]]
-
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+        return tensors
 
 
 def _by_name(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    """In the order of names, so that all processes gather them in the same order: a loaded file has none."""
+    return {name.removeprefix(prefix): tensors[name] for name in sorted(tensors) if name.startswith(prefix)}

@@ -1,7 +1,6 @@
 """One cell in a process of its own, and the record that it leaves. A failed cell is a result too."""
 
 import errno
-import hashlib
 import json
 import math
 import multiprocessing
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from paceline.core.errors import PacelineError
-from paceline.core.files import write_json
+from paceline.core.files import seal, sealed, write_json
 from paceline.core.lock import Lock
 from paceline.race.contestant import Contestant, Job, Outcome
 
@@ -31,7 +30,7 @@ class Cell:
     """A place in the grid: what to run, and where its record goes."""
 
     phase: str
-    """`tuning` or `race`."""
+    """`tuning`, `race` or `confirmation`."""
     contestant: Contestant
     job: Job
     record: Path
@@ -49,9 +48,8 @@ def read_record(cell: Cell) -> dict[str, Any] | None:
     """
     try:
         record = json.loads(cell.record.read_text(encoding="utf-8"))
-        if record.pop("sha256") != _digest(record):
-            return None
-        return record if record["status"] in ("done", "failed") else None
+        whole = sealed(record) and record.pop("sha256") and record["status"] in ("done", "failed")
+        return record if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -128,6 +126,7 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
         "items": outcome.items,
         "curve": outcome.curve,
         "ledger": outcome.ledger.to_dict(),
+        "evaluation": outcome.evaluation.to_dict(),
         "meters": outcome.meters,
         "trace": outcome.trace,
     }
@@ -140,10 +139,4 @@ def _write(cell: Cell, facts: dict[str, Any]) -> None:
         "seed": cell.job.seed,
         "lr": cell.job.setting,
     }
-    record = {**head, **facts}
-    write_json(cell.record, {**record, "sha256": _digest(record)})
-
-
-def _digest(record: dict[str, Any]) -> str:
-    """sha256 of a record as JSON, which keeps the order of the keys and every bit of the numbers."""
-    return hashlib.sha256(json.dumps(record, allow_nan=False).encode()).hexdigest()
+    write_json(cell.record, seal({**head, **facts}))

@@ -59,8 +59,11 @@ class Outcome:
     """The metric on each evaluation item; the score is their mean."""
     curve: list[tuple[int, float]]
     ledger: Ledger
+    """What it took to be trained or applied, from the first step on: warm-up and compilation are in it."""
     meters: dict[str, float] = field(default_factory=dict)
     trace: dict[str, object] | None = None
+    evaluation: Ledger = field(default_factory=Ledger)
+    """What it took to measure, where that is known apart."""
 
 
 class Contestant(ABC):
@@ -140,7 +143,10 @@ class Model(Contestant):
         evaluation = evaluate(model, task)
         if job.model_folder is not None and self.change is None:
             save_model(model, config, job.model_folder)
-        return Outcome(evaluation.items, trained.curve, trained.ledger, evaluation.meters, _trace(task, evaluation))
+        return Outcome(
+            evaluation.items, trained.curve, trained.ledger, evaluation.meters, _trace(task, evaluation),
+            evaluation.ledger,
+        )  # fmt: skip
 
     @staticmethod
     def _recipe(event: Event, rate: float) -> Recipe:

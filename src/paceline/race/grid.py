@@ -1,6 +1,7 @@
 """The grid of a race: which cells there are, in which order, and what is already done."""
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -84,6 +85,15 @@ class Grid:
             for event in self.events:
                 for contestant in self.contestants:
                     yield self._cell("race", contestant, event, seed, self.chosen(contestant, event))
+
+    def fresh(self, contestants: Sequence[Contestant], event: Event, count: int) -> list[Cell]:
+        """The same at `count` seeds that neither race nor search has used, seed by seed."""
+        unused = (seed for seed in itertools.count(max(self.seeds) + 1) if seed != PILOT_SEED)
+        return [
+            self._cell("confirmation", contestant, event, seed, self.chosen(contestant, event))
+            for seed in itertools.islice(unused, count)
+            for contestant in contestants
+        ]
 
     def chosen(self, contestant: Contestant, event: Event) -> float:
         """The setting with the best pilot score; the first where every pilot failed."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from paceline.core.errors import PacelineError
 from paceline.core.files import write_json
+from paceline.lm.checkpoint import verify
 from paceline.race.cell import Cell
 from paceline.race.grid import Grid
 
@@ -73,6 +74,9 @@ def keep(grid: Grid, result: dict[str, Any], folder: Path) -> dict[str, Any] | N
 
     Returns:
         What the result says of the winner; None where no cell finished.
+
+    Raises:
+        PacelineError: the winner's model was damaged; its cell is struck out, so that it runs again.
     """
     found = winner(grid, result)
     if found is None:
@@ -80,6 +84,11 @@ def keep(grid: Grid, result: dict[str, Any], folder: Path) -> dict[str, Any] | N
     facts, cell = found
     source = cell.job.model_folder
     if source is not None and source.is_dir():
+        try:
+            verify(source)
+        except PacelineError as error:  # a good winner of an earlier call must not make room for it
+            cell.record.unlink()
+            raise PacelineError(f"{error} Its cell counts as not run: the same command runs it again.") from error
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:

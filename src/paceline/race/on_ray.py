@@ -21,6 +21,7 @@ import torch
 from paceline.core.errors import PacelineError
 from paceline.core.files import write_atomic
 from paceline.core.lock import Lock
+from paceline.lm.train import reset_peak_memory
 from paceline.race.cell import Cell, _last_words, _plain, _write, read_record, write_failure
 from paceline.race.pool import Limits, Watch
 
@@ -79,6 +80,7 @@ def run_on_ray(cells: Sequence[Cell], limits: Limits, watch: Watch, lock: Lock |
 def run_away(cell: Cell, limits: Limits) -> Returned:
     """On a worker: run the cell in a folder of the worker's own, and return everything."""
     torch.set_num_threads(limits.threads)
+    reset_peak_memory()  # workers are reused
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place, _time_limit(limits.seconds):
         model = None if cell.job.model_folder is None else Path(place, "model")

@@ -8,11 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from paceline import __version__
 from paceline.core.ledger import Ledger
 from paceline.race.cell import Cell, read_record
+from paceline.race.confirm import confirm
 from paceline.race.contestant import Event
 from paceline.race.grid import Grid
 from paceline.race.statistics import (
@@ -21,19 +23,25 @@ from paceline.race.statistics import (
     bound_warning,
     compare,
     hierarchical_interval,
+    mcnemar,
     mean_interval,
     more_seeds,
     seeds_needed,
 )
 
 SCHEMA = 1
+TIE = 1e-12
+"""Items whose scores differ by no more are equal: means of equal scores differ in their last bits."""
 LISTED = ("task", "contestant", "seed", "status", "reason", "score", "lr")
 
 
-def assemble(grid: Grid) -> dict[str, Any]:
-    """The result of a race whose cells have their records."""
+def assemble(grid: Grid, confirming: Sequence[Cell] = ()) -> dict[str, Any]:
+    """The result of a race whose cells, and those that confirm its winner, have their records."""
     cells = [_complete(cell) for cell in grid.race()]
     tuning = [_complete(cell) for cell in grid.tuning()]
+    phases = {"tuning": tuning, "race": cells}
+    if confirming:
+        phases["confirmation"] = [_complete(cell) for cell in confirming]
     standings = {e.task.name: _standings(e, grid, cells) for e in grid.events}
     comparisons = {e.task.name: _comparisons(e, grid, cells) for e in grid.events}
     return {
@@ -53,7 +61,8 @@ def assemble(grid: Grid) -> dict[str, Any]:
         "tuning": [{k: record[k] for k in LISTED if k != "seed"} for record in tuning],
         "standings": standings,
         "comparisons": comparisons,
-        "bill": _bill(tuning, cells),
+        "confirmation": confirm(confirming),
+        "bill": _bill(phases),
         "winner": None,
         "environment": environment(),
         "limits": _limits(grid),
@@ -89,6 +98,7 @@ def _complete(cell: Cell) -> dict[str, Any]:
         "curve": [],
         "meters": {},
         "trace": None,
+        "evaluation": {},
         "curve_unit": cell.job.event.task.loss_unit,
     }
     return {**empty, **record}
@@ -141,18 +151,28 @@ def _comparisons(event: Event, grid: Grid, cells: Sequence[Mapping[str, Any]]) -
         differences = [scores[c.a][seed] - scores[c.b][seed] for seed in shared]
         rows.append({
             "a": c.a, "b": c.b, "difference": c.difference, "interval": list(c.interval),
-            "interval_items": _over_items([(items[c.a, seed], items[c.b, seed]) for seed in shared]),
+            **_by_item([(items[c.a, seed], items[c.b, seed]) for seed in shared], event),
             "p": c.p, "p_holm": c.p_holm, "verdict": _verdict(c, event), "seeds": c.seeds,
             "more_seeds": 0 if c.resolved else more_seeds(differences, len(compared)),
         })  # fmt: skip
     return rows
 
 
-def _over_items(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[float] | None:
-    """Interval over seeds and items together, where all cells measured the same items."""
+def _by_item(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], event: Event) -> dict[str, Any]:
+    """The pair item by item, where all cells measured the same items, else nothing.
+
+    `interval_items` is over seeds and items together. `items` counts those on which a is better, b is, and neither, by
+    their means over the seeds; its p is McNemar's, for other items but these trained models.
+    """
     if len({len(row) for pair in pairs for row in pair}) != 1 or len(pairs[0][0]) < 2:
-        return None
-    return list(hierarchical_interval([[x - y for x, y in zip(a, b, strict=True)] for a, b in pairs]))
+        return {"interval_items": None, "items": None}
+    differences = np.asarray([a for a, _ in pairs]) - np.asarray([b for _, b in pairs])
+    gains = differences.mean(0) * (1 if event.task.better == "higher" else -1)
+    a, b = int((gains > TIE).sum()), int((gains < -TIE).sum())
+    return {
+        "interval_items": list(hierarchical_interval(differences)),
+        "items": {"a": a, "b": b, "equal": len(gains) - a - b, "p": mcnemar(a, b)},
+    }
 
 
 def _verdict(c: Comparison, event: Event) -> str:
@@ -217,14 +237,18 @@ def _describe(event: Event) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _bill(tuning: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Everything that was spent: the search for settings, the race itself, and what failed in either."""
-    bill = {"tuning": Ledger(), "race": Ledger(), "failed": Ledger()}
-    for phase, records in (("tuning", tuning), ("race", cells)):
+def _bill(phases: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Everything that was spent: training by phase, all evaluations, and what failed anywhere.
+
+    Args:
+        phases: the records of each.
+    """
+    sums = {name: Ledger() for name in (*phases, "evaluation", "failed")}
+    for phase, records in phases.items():
         for record in records:
-            key = phase if record["status"] == "done" else "failed"
-            bill[key] += Ledger.from_dict(record["ledger"])
-    return {phase: ledger.to_dict() for phase, ledger in bill.items()}
+            sums[phase if record["status"] == "done" else "failed"] += Ledger.from_dict(record["ledger"])
+            sums["evaluation"] += Ledger.from_dict(record["evaluation"])
+    return {phase: ledger.to_dict() for phase, ledger in sums.items()}
 
 
 def _limits(grid: Grid) -> list[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from paceline.core.errors import PacelineError
-from paceline.core.files import write_json
+from paceline.core.files import seal, write_json
 from paceline.core.lock import Lock, hold
 from paceline.race.cell import Cell, read_record
+from paceline.race.confirm import SEEDS, confirmation_cells
 from paceline.race.contestant import Contestant, Event, Model
-from paceline.race.grid import Grid
+from paceline.race.grid import PILOT_SEED, Grid
 from paceline.race.keep import check_keep, keep
 from paceline.race.on_ray import run_on_ray
 from paceline.race.pool import Limits, Watch, default_limits, run_cells
@@ -40,7 +41,8 @@ def race(
     events: Sequence[Event],
     *,
     out: Path,
-    seeds: int | None = None,
+    seeds: int | Sequence[int] | None = None,
+    confirm: bool = False,
     keep_in: Path | None = None,
     limits: Limits | None = None,
     watcher: Watcher | None = None,
@@ -55,7 +57,8 @@ def race(
         contestants: mixers by name, e.g. `attention(window=64)`, or contestants of any kind.
         events: tasks, each with its budget; the winner is the best on the first.
         out: folder of this race.
-        seeds: replicates. Default: the fewest that can resolve all pairs under Holm.
+        seeds: replicates, or which ones. Default: the fewest that can resolve all pairs under Holm.
+        confirm: race the winner against its runner-up once more on fresh seeds; a finished race can be continued so.
         keep_in: folder for the winner's model. Default: `out/winner`.
         limits: cells at a time, and what each may take. Default: one a core.
         watcher: hears of progress.
@@ -72,21 +75,25 @@ def race(
     names = [c.name for c in entrants]
     if not names or len(set(names)) < len(names):
         raise PacelineError("A race needs contestants, each named once." if names else "A race needs a contestant.")
-    if seeds is not None and seeds < 1:
-        raise PacelineError(f"A race needs at least 1 seed, not {seeds}.")
     pairs = len(entrants) * (len(entrants) - 1) // 2
-    count = seeds_needed(max(1, pairs)) if seeds is None else seeds
+    seeds = seeds_needed(max(1, pairs)) if seeds is None else seeds
+    chosen = range(seeds) if isinstance(seeds, int) else list(seeds)
+    if not chosen:
+        raise PacelineError(f"A race needs at least 1 seed, not {seeds}.")
+    if len(set(chosen)) < len(chosen) or min(chosen) < 0 or PILOT_SEED in chosen:
+        raise PacelineError(f"Seeds are numbers from 0 on, each once, and none is {PILOT_SEED}, unlike {seeds}.")
     for contestant in entrants:
         for event in events:
             contestant.check(event)
-    grid = Grid(entrants, events, range(count), out)
+    grid = Grid(entrants, events, chosen, out)
     folder = out / "winner" if keep_in is None else keep_in
     with hold(out, "race") as lock:
-        return _race(grid, folder, run_on_ray if on == "ray" else run_cells, limits, watcher or Watcher(), lock)
+        runner = run_on_ray if on == "ray" else run_cells
+        return _race(grid, folder, confirm, runner, limits, watcher or Watcher(), lock)
 
 
 def _race(
-    grid: Grid, folder: Path, runner: Runner, limits: Limits | None, watcher: Watcher, lock: Lock
+    grid: Grid, folder: Path, confirm: bool, runner: Runner, limits: Limits | None, watcher: Watcher, lock: Lock
 ) -> dict[str, Any]:
     """The race in its folder, which nobody else uses meanwhile."""
     if (grid.folder / "race.json").exists():  # of another race we say so before we look at its winner
@@ -94,9 +101,10 @@ def _race(
     check_keep(folder, grid)
     grid.claim()
     tuning = grid.tuning()
-    watcher.begin(len(tuning) + len(grid.seeds) * len(grid.contestants) * len(grid.events))
-    for phase in (lambda: tuning, lambda: list(grid.race())):  # the second phase depends on the first's records
-        cells = phase()
+    confirming = 2 * SEEDS if confirm and len(grid.contestants) > 1 else 0
+    watcher.begin(len(tuning) + len(grid.seeds) * len(grid.contestants) * len(grid.events) + confirming)
+
+    def run(cells: Sequence[Cell]) -> None:
         for cell in cells:
             if (record := read_record(cell)) is not None:
                 watcher.finish(cell, record)
@@ -104,8 +112,16 @@ def _race(
             record = read_record(cell)
             assert record is not None
             watcher.finish(cell, record)
+
+    run(tuning)
+    run(list(grid.race()))
     result = assemble(grid)
+    if confirm:
+        again = confirmation_cells(grid, result)
+        run(again)
+        result = assemble(grid, again)
     result["winner"] = keep(grid, result, folder)
+    result = seal(result)
     write_json(grid.folder / "result.json", result)
     return result
 

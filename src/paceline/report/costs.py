@@ -10,6 +10,7 @@ from paceline.report.series import Series
 from paceline.report.words import shorten, significant, unit_for
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CURRENCIES = {"flops": "compute", "seconds": "time", "state_bytes": "state"}
@@ -46,8 +47,7 @@ def cost(figure: "Figure", box: Box, series: Sequence[Series], task: dict[str, A
     ax.locator_params(axis="y", nbins=6)
     unit, divisor = unit_for(currency, spent)
     ticks = [t * divisor for t in log_ticks(low / 1.3 / divisor, high * 1.3 / divisor)] if positive else []
-    names = [significant(t / divisor).removesuffix(".00").removesuffix(".0") for t in ticks]
-    ax.set_xticks([*([zero] if zero else []), *ticks], [*(["0"] if zero else []), *names])
+    _label(ax, [*([zero] if zero else []), *ticks], ["0"] * bool(zero) + [_brief(t / divisor) for t in ticks])
     ax.set_xticks([], minor=True)
     points = [(c or zero or low, s.mean or 0.0) for c, s in zip(spent, drawn, strict=True)]
     best = front(points, task["better"])
@@ -78,3 +78,21 @@ def cost(figure: "Figure", box: Box, series: Sequence[Series], task: dict[str, A
     arrow = "↓" if task["better"] == "lower" else "↑"
     write_at(figure, left, top - 14, f"{arrow} {shorten(task['metric'], 40)}", color=MUTED)
     write_at(figure, frame[2], bottom + 5, f"{CURRENCIES[currency]}, {unit}", color=MUTED, ha="right")
+
+
+def _brief(value: float) -> str:
+    """Three significant digits without trailing zeros."""
+    text = significant(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _label(ax: "Axes", ticks: Sequence[float], names: Sequence[str]) -> None:
+    """Set the ticks of the x axis, less those whose name would touch the one before."""
+    kept: list[int] = []
+    edge = float("-inf")
+    for i, (tick, name) in enumerate(zip(ticks, names, strict=True)):
+        x, half = float(ax.transData.transform((tick, 1.0))[0]), text_width(name) / 2
+        if x - half >= edge:
+            kept.append(i)
+            edge = x + half + 6
+    ax.set_xticks([ticks[i] for i in kept], [names[i] for i in kept])

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from paceline.core.files import write_atomic
-from paceline.report import tables, trace, words
+from paceline.report import confirmation, tables, trace, words
 from paceline.report.schema import checked
 from paceline.report.style import css
 from paceline.report.swatch import swatch
@@ -30,6 +30,7 @@ def render(result: dict[str, Any]) -> str:
         tasks=tasks,
         views=[view | {"strips": [Markup(layer["strip"]) for layer in view["layers"]]} for view in trace.views(result)],
         bill=tables.bill(result["bill"]),
+        fresh=confirmation.view(result),
         failures=tables.failures(result),
         swatch=lambda name: Markup(swatch(index[name])) if name in index else "",
         style=Markup(css()),

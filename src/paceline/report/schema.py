@@ -12,16 +12,19 @@ from paceline.report.words import visible
 
 SCHEMA = 1
 PROSE, TOKEN = "prose", "token"
+UNKNOWN = -1
+"""Of `more_seeds`, where an older result does not say: null says that no number of seeds would do."""
 WIDEST = 1e301
 """Numbers from here on are no measurement, and their sums and differences are infinite."""
 
 
 @dataclass(frozen=True)
 class Maybe:
-    """May be null or missing; then `default()` stands in its place, or null."""
+    """May be null or missing; then `default()` stands in its place, or null; `absent` for a missing one alone."""
 
     spec: Any
     default: Any = None
+    absent: Any = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ CELL = {
     "lr": Maybe(float), "curve": Maybe([[Maybe(float)]], list), "curve_unit": Maybe(str, str),
     "ledger": Maybe(LEDGER, dict), "meters": Maybe(LEDGER, dict), "trace": Maybe(TRACE),
 }  # fmt: skip
+INTERVAL = Maybe([Maybe(float)])
+PAIR = {
+    "a": str, "b": str, "difference": Maybe(float), "interval": INTERVAL, "interval_items": INTERVAL,
+    "p": Maybe(float), "p_holm": Maybe(float), "verdict": str, "seeds": Maybe(int),
+    "more_seeds": Maybe(int, absent=UNKNOWN),
+    "items": Maybe({"a": int, "b": int, "equal": int, "p": Maybe(float)}),
+}  # fmt: skip
+FRESH = {"contestant": str, "seed": int, "status": str, "reason": Maybe(PROSE), "score": Maybe(float)}
 RESULT = {
     "schema": int, "title": str, "created": Maybe(str, str), "answer": PROSE,
     "tasks": [{
@@ -53,12 +64,13 @@ RESULT = {
     }], list),
     "standings": Maybe(Map([{
         "contestant": str, "seeds": Maybe(int, int), "failed": Maybe(int, int), "mean": Maybe(float),
-        "interval": Maybe([Maybe(float)]), "rank": Maybe(int),
+        "interval": INTERVAL, "rank": Maybe(int), "warning": Maybe(PROSE),
     }]), dict),
-    "comparisons": Maybe(Map([{
-        "a": str, "b": str, "difference": Maybe(float), "interval": Maybe([Maybe(float)]), "p": Maybe(float),
-        "p_holm": Maybe(float), "verdict": str, "seeds": Maybe(int),
-    }]), dict),
+    "comparisons": Maybe(Map([PAIR]), dict),
+    "confirmation": Maybe({
+        "task": str, "a": str, "b": str, "seeds": Maybe([int], list), "difference": Maybe(float), "interval": INTERVAL,
+        "p": Maybe(float), "verdict": str, "sentence": PROSE, "cells": Maybe([FRESH], list),
+    }),
     "bill": Maybe(Map(LEDGER), dict),
     "winner": Maybe({
         "task": str, "contestant": str, "seed": Maybe(int), "folder": Maybe(str), "command": Maybe(str),
@@ -82,9 +94,14 @@ def checked(result: dict[str, Any]) -> dict[str, Any]:
     for task in clean["tasks"]:
         if task["better"] not in ("lower", "higher"):
             raise PacelineError(f"better of task {task['name']!r} must be 'lower' or 'higher', not {task['better']!r}.")
-    for row in (row for rows in (*clean["standings"].values(), *clean["comparisons"].values()) for row in rows):
-        interval = row["interval"]
-        row["interval"] = sorted(interval) if interval and len(interval) == 2 and None not in interval else None
+    pairs = [row for rows in clean["comparisons"].values() for row in rows]
+    for row in (*(row for rows in clean["standings"].values() for row in rows), *pairs, clean["confirmation"] or {}):
+        for key in row.keys() & {"interval", "interval_items"}:
+            ends = row[key]
+            row[key] = sorted(ends) if ends and len(ends) == 2 and None not in ends else None
+    for row in pairs:
+        if row["items"] and min(row["items"][side] for side in ("a", "b", "equal")) < 0:
+            row["items"] = None
     for cell in clean["cells"]:
         points = (point[:2] for point in cell["curve"] if len(point) >= 2)
         cell["curve"] = sorted(point for point in points if None not in point)
@@ -109,7 +126,8 @@ def _take(value: Any, spec: Any, where: str) -> Any:
         for key, inner in spec.items():
             if key not in record and not isinstance(inner, Maybe):
                 raise PacelineError(f"{where} lacks {key!r}: it is not the result of a race, or was cut short.")
-        return {key: _take(record.get(key), inner, f"{where}.{key}") for key, inner in spec.items()}
+        given = {k: record[k] if k in record or not isinstance(i, Maybe) else i.absent for k, i in spec.items()}
+        return {key: _take(given[key], inner, f"{where}.{key}") for key, inner in spec.items()}
     if spec in (str, PROSE, TOKEN):
         text = _is(value, str, where)
         return text if spec is TOKEN else visible(text, keep="\n\t" if spec is PROSE else "")

@@ -14,6 +14,7 @@ p{margin:.5em 0;max-width:74ch}
 section{border-top:1px solid var(--line);margin-top:48px;padding-top:30px}
 .answer{font-size:clamp(1.3rem,2.7vw,1.8rem);line-height:1.32;font-weight:600;letter-spacing:-.015em;
   max-width:42em;margin:.35em 0 .7em;white-space:pre-line}
+.fresh{font-size:1.05rem;max-width:62ch;white-space:pre-line;margin:0 0 .8em}
 .facts,.note,figcaption{color:var(--muted);font-size:.86rem}
 .facts{margin:0}
 .note{line-height:1.5}
@@ -27,6 +28,9 @@ figcaption{line-height:1.45;margin-top:8px}
 .pair{grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr))}
 .trio{grid-template-columns:repeat(auto-fit,minmax(min(100%,290px),1fr));gap:4px 32px}
 .pair>figure,.trio>figure{max-width:560px}.trio>figure{margin-top:8px}
+.beside .note{margin-top:22px}
+.warnings{list-style:none;padding:0;margin:.8em 0;font-size:.9rem}
+.warnings li{border-left:3px solid var(--lit);padding-left:10px}
 .chart{display:block;width:100%;height:auto;overflow:visible}
 .chart text{paint-order:stroke;stroke:var(--paper);stroke-width:2.5px;stroke-linejoin:round}
 .scroll.tall{max-height:38rem}
@@ -68,25 +72,28 @@ li{margin:.35em 0;max-width:74ch}
 .failures{list-style:none;padding:0}
 .failures li{margin:.9em 0}
 ul{padding-left:1.2em;margin:.5em 0}
+details{margin-top:1.6em}
 summary{cursor:pointer;font-weight:600}
 @media(max-width:600px){
   main{padding:24px 16px 48px}
   section{margin-top:36px;padding-top:24px}
   dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5em}
   .trace{padding:10px 12px}
+  th,td{padding-left:12px}.w .name,.w .text{max-width:9em}
 }
 @media print{
   @page{margin:14mm}
+  :root{--paper:#fff}
   body{font-size:10.5pt}
   main{max-width:none;padding:0}
   .scroll.tall{max-height:none}
   .scroll{overflow:visible;background:none}
-  table{font-size:7pt}th,td{padding-left:7px}thead th{min-width:0}thead th{position:static}
-  .w .name,.w .text{max-width:15em}
+  table{font-size:7pt}th,td{padding-left:6px}thead th{min-width:0;position:static}
+  .w .name,.w .text{max-width:9.5em}
   code.command{white-space:pre-wrap}
   details::details-content{content-visibility:visible;height:auto}
   figure,tr,.strips,.winner{break-inside:avoid}
-  h2,h3{break-after:avoid}
+  h2,h3,summary{break-after:avoid}
   .pair{grid-template-columns:1fr 1fr}.trio{grid-template-columns:1fr 1fr 1fr}
   *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 }
@@ -101,7 +108,7 @@ _DARK = "--paper:#14171a;--wash:#1f2429;--lit:#e69f00;--shade:#0009"
 def css() -> str:
     """The whole style sheet: light by default and in print, dark where the reader's screen is."""
     light = f":root{{{_LIGHT};{palette.declarations(dark=False)}}}{_lights(0.2)}"
-    dark = f":root{{{_DARK};{palette.declarations(dark=True)}}}{_lights(0.13)}"
+    dark = f":root{{{_DARK};{palette.declarations(dark=True)}}}{_lights(0.1)}"
     dark = f"@media screen and (prefers-color-scheme:dark){{{dark}}}"
     return f":root{{{_FONTS};color-scheme:light dark}}\n{light}\n{dark}{_CSS}"
 

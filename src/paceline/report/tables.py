@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from paceline.report.items import Duel
 from paceline.report.series import Series
 from paceline.report.words import DASH, column, count, decimals, number, p_value, significant, span
 
@@ -57,22 +58,49 @@ def _rates(rates: Sequence[float]) -> str:
 
 
 def comparisons(rows: Sequence[dict[str, Any]], metric: str, alpha: float) -> Table:
-    """Every pair: difference a minus b with its interval, p, p adjusted, the verdict in words."""
+    """Every pair: verdict in words, difference a minus b with its intervals, what would settle it, p, p adjusted."""
     digits = decimals([row["interval"] for row in rows])
+    share = f"{100 * (1 - alpha):g}\u00a0%"
+    wide = [row.get("interval_items") for row in rows]
     return _of(
         [
             ("a", [row["a"] for row in rows]),
             ("b", [row["b"] for row in rows]),
             ("verdict", [row["verdict"] for row in rows]),
             (f"a − b, {metric}", [number(row["difference"], digits, sign=True) for row in rows]),
-            (f"{100 * (1 - alpha):g}\u00a0% interval", [span(row["interval"], digits, sign=True) for row in rows]),
+            (f"{share} interval, seeds", [span(row["interval"], digits, sign=True) for row in rows]),
+            (f"{share} interval, seeds and items", [span(interval, digits, sign=True) for interval in wide]),
+            ("seeds", [count(row["seeds"]) for row in rows]),
+            ("to settle it", [_wanted(row["more_seeds"]) for row in rows]),
             ("p", [p_value(row["p"]) for row in rows]),
             ("p, Holm", [p_value(row["p_holm"]) for row in rows]),
-            ("seeds", [count(row["seeds"]) for row in rows]),
         ],
         named=2,
         texts=3,
         tones=["quiet" if row["verdict"] == "not resolved" else "" for row in rows],
+    )
+
+
+def _wanted(more: int | None) -> str:
+    """What it would take to settle a pair, in words."""
+    if more is None:
+        return "no number of seeds"
+    return DASH if more < 0 else "settled" if more == 0 else f"{count(more)} more seed{'' if more == 1 else 's'}"
+
+
+def items(found: Sequence[Duel]) -> Table:
+    """Every pair that counted items: how often a is ahead, b is, neither is, and the exact p."""
+    return _of(
+        [
+            ("a", [duel.left[0] for duel in found]),
+            ("b", [duel.right[0] for duel in found]),
+            ("a ahead", [count(duel.ahead) for duel in found]),
+            ("equal", [count(duel.equal) for duel in found]),
+            ("b ahead", [count(duel.behind) for duel in found]),
+            ("p", [p_value(duel.p) for duel in found]),
+        ],
+        named=2,
+        texts=2,
     )
 
 
@@ -105,8 +133,10 @@ def tuning(rows: Sequence[dict[str, Any]], chosen: dict[str, list[float]]) -> Ta
 
 
 def failures(result: dict[str, Any]) -> list[dict[str, str]]:
-    """Cells and tuning runs that failed: contestant, task, run (which one it was) and reason."""
+    """Cells, fresh ones included, and tuning runs that failed: contestant, task, run (which one it was) and reason."""
     lost = [(cell, f"race, seed {cell['seed']}") for cell in result["cells"]]
+    fresh = result["confirmation"] or {"cells": [], "task": ""}
+    lost += [({"task": fresh["task"]} | cell, f"confirmation, seed {cell['seed']}") for cell in fresh["cells"]]
     for row in result["tuning"]:
         lost.append((row, "tuning" if row["lr"] is None else f"tuning, learning rate {row['lr']:g}"))
     return [

@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from paceline.report import tables
+from paceline.report.schema import UNKNOWN
 from paceline.report.series import Series, series_of
 from paceline.report.words import number
 
@@ -25,6 +26,7 @@ def chapter(result: dict[str, Any], task: dict[str, Any], key: str) -> dict[str,
 
     name, metric, alpha = task["name"], task["metric"], result["alpha"]
     series = series_of(result, name)
+    rows = result["comparisons"].get(name, [])
     learned = any(len(curve) > 1 for s in series for curve in s.curves)
     tall = max(quality_height(series), curves_height(series) if learned else 0)
     box = (0.0, 0.0, HALF, tall)
@@ -50,8 +52,31 @@ def chapter(result: dict[str, Any], task: dict[str, Any], key: str) -> dict[str,
         "curves": half("curves", f"Learning curves on {task['title']}", drawn_curves) if learned else "",
         "costs": [against(currency, CURRENCIES[currency]) for currency in known],
         "standings": tables.standings(series, metric, alpha),
-        "comparisons": tables.comparisons(result["comparisons"].get(name, []), metric, alpha),
+        "comparisons": tables.comparisons(rows, metric, alpha),
+        "wide": any(row["interval_items"] for row in rows),
+        "planned": any(row["more_seeds"] != UNKNOWN for row in rows),
+        "duels": _duels(rows, series, task, key),
+        "warnings": [row for row in result["standings"].get(name, []) if row["warning"]],
         "tuning": tables.tuning([t for t in result["tuning"] if t["task"] == name], {s.name: s.rates for s in series}),
+    }
+
+
+def _duels(rows: list[dict[str, Any]], series: list[Series], task: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """Wins and losses by item: the chart, the pairs for which it has no room as a table, how many items there were."""
+    from paceline.report.items import ROW, drawn, duels, items, spoken
+
+    found = duels(rows, series)
+    if not found:
+        return None
+    shown = drawn(found)
+    totals = {duel.total for duel in found}
+    height = ROW * len(shown) - 8
+    paint = partial(items, box=(0, 0, HALF, height), shown=shown)
+    return {
+        "chart": _chart(HALF, height, f"{key}-items", f"Items on {task['title']}: {spoken(shown)}", paint),
+        "leader": shown[0].left[0] if len(shown) < len(found) else None,
+        "table": tables.items(found) if len(shown) < len(found) else None,
+        "total": totals.pop() if len(totals) == 1 else None,
     }
 
 

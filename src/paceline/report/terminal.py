@@ -15,7 +15,7 @@ COSTS = ("flops", "seconds", "state_bytes")
 
 
 def table(result: dict[str, Any], task: str) -> "rich.table.Table":
-    """The standings of one task, best first, as a `rich` table; names are text, never markup.
+    """The standings of one task, best first, as a `rich` table, warnings below; names are text, never markup.
 
     Raises:
         PacelineError: the result has no such task, or is malformed.
@@ -45,7 +45,9 @@ def table(result: dict[str, Any], task: str) -> "rich.table.Table":
         "padding": (0, 1, 0, 0),
         "pad_edge": False,
     }
-    shown = Table(title=Text(found["title"]), **style)
+    warnings = [f"{row['contestant']}: {row['warning']}" for row in result["standings"].get(task, []) if row["warning"]]
+    below = Text("\n".join(warnings)) if warnings else None
+    shown = Table(title=Text(found["title"]), caption=below, caption_justify="left", **style)
     for i, (header, _) in enumerate(columns):
         # Only names may shrink: a number folded over two lines cannot be read.
         text = Text(header if i in (0, 2) else "\n".join(header.split()), overflow="fold")

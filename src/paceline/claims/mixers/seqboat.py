@@ -24,6 +24,9 @@ CLAIM = (
     "recall across chunks by more than 0.05 of accuracy; on text it comes within 0.02 bits per byte of it for at least "
     "a tenth less compute, and it beats full attention there."
 )
+SEEDS = range(8, 24)
+"""A first run, on seeds 0 to 7, could not decide: these are the second's, fixed before it with the bars unchanged."""
+DOUBLE = torch.float64
 METHOD, CHUNKS, FULL = "seqboat(memory=32)", "chunk_hybrid(chunk=32)", "attention"
 SHAM = f"{METHOD}, random_tokens"
 
@@ -75,7 +78,7 @@ def design(budget: Budget, corpora: Path) -> Design:
             Model(METHOD, rates=rates, change=random_tokens),
         ],
         events=events,
-        seeds=2 if budget == "smoke" else 8,
+        seeds=2 if budget == "smoke" else SEEDS,
         bars=[
             Bar("recall", METHOD, CHUNKS, by=0.05, equal=0.05),
             Bar("text", METHOD, CHUNKS, by=-0.02),
@@ -89,10 +92,43 @@ def design(budget: Budget, corpora: Path) -> Design:
     )
 
 
-def faithful() -> None:
-    """The layer equals the formulas taken token by token, at an odd length, in every form."""
+AUTHORS = {
+    False: (
+        -0.5086678794042374, 1.118266920017224, 0.7681137374227504, 0.7917743090755427, -0.04394468910323618,
+        -1.712925278647798, 0.7185989953521795, 0.6556367250373537, 0.08874360792329827, 0.7711925733136936,
+        0.5070936228406329, 1.591847425775767, 0.1112606463544303, -1.053683677766712, 1.829183242589152,
+        -0.07646363449825833, -1.596077091189219,
+    ),
+    True: (
+        -0.5156378979798211, 1.118266920017224, 0.7593399393364583, 0.7811955974055981, -0.04394468910323618,
+        -1.715330112007237, 0.7076638258846959, 0.6556367250373537, 0.08874360792329827, 0.7590942331662222,
+        0.5070936228406329, 1.591847425775767, 0.1087902574964922, -1.053683677766712, 1.829183242589152,
+        -0.08354385453712476, -1.600456173755055,
+    ),
+}  # fmt: skip
+"""What the authors' standalone layer (github.com/renll/SeqBoat, 5a34aed) gives in float64, its casts lifted, with the
+weights and inputs of `like_the_authors`, by squared ReLU or not: a number for each of 17 tokens, 9 of them active."""
+
+
+def faithful() -> bool:
+    """Whether the layer equals its authors' and, in every form, the formulas taken token by token at an odd length."""
     torch.manual_seed(0)
+    same = [close(like_the_authors(relu), torch.tensor(AUTHORS[relu], dtype=DOUBLE), DOUBLE) for relu in AUTHORS]
     for part, naive in example():
         part = part.double()
-        x = torch.randn(2, 29, part.d_model, dtype=torch.float64)
-        assert close(part(x), naive(part, x), x.dtype)  # type: ignore[operator]
+        x = torch.randn(2, 29, part.d_model, dtype=DOUBLE)
+        same.append(close(part(x), naive(part, x), DOUBLE))  # type: ignore[operator]
+    return all(same)
+
+
+@torch.no_grad()
+def like_the_authors(squared_relu: bool) -> Tensor:
+    """The outputs (17,) of a layer and an input that are sine waves, so that no generator need be repeated."""
+    layer = SeqBoat(8, memory=3, key_width=4, value_width=6, dims=3, squared_relu=squared_relu).double()
+    for index, (_, parameter) in enumerate(sorted(layer.named_parameters())):
+        waves = torch.sin(torch.arange(1, parameter.numel() + 1, dtype=DOUBLE) * (index + 2)) / 2
+        parameter.copy_(waves.view_as(parameter))
+    assert layer.configurator is not None
+    layer.configurator.logits.bias.copy_(torch.tensor((0.0, -0.2), dtype=DOUBLE))
+    x = torch.sin(torch.arange(17 * 8, dtype=DOUBLE).square()).view(1, 17, 8)
+    return layer(x)[0] @ torch.cos(torch.arange(8, dtype=DOUBLE))

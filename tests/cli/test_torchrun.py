@@ -1,0 +1,61 @@
+"""`torchrun -m paceline train`: two processes make one model, and speak with one voice."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from _command import ENVIRONMENT, Answer, load, write_notes
+
+from paceline.cli.train import run
+from paceline.core.tolerances import close
+from paceline.lm.checkpoint import load_model
+
+MIXER = "seqboat(dims=4, key_width=8, memory=8)"
+TRAIN = ("train", MIXER, "--text", "notes.txt", "--params", "6000", "--batch", "5")
+SHORT = ("--tokens", "2560", "--length", "64")  # eight steps
+
+
+def torchrun(*args: object, cwd: Path) -> Answer:
+    """`paceline ...` in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "paceline"]
+    done = subprocess.run(
+        [*command, *map(str, args)], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=100
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which one process has trained."""
+    folder = tmp_path_factory.mktemp("one")
+    run(MIXER, folder / "model", [str(write_notes(folder))], None, 2560, 6000, 2, 64, 5, 3e-3, 0, False, "ddp")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_save_one_model_and_print_one_line(kind: str, one: Path) -> None:
+    answer = torchrun(*TRAIN, *SHORT, "--out", kind, "--parallel", kind, cwd=one)
+    assert (answer.code, answer.err) == (0, ""), answer.err
+    assert answer.out.count("bits per byte on held-out bytes") == answer.out.count("Use it: paceline generate") == 1
+    assert sorted(p.name for p in (one / kind).iterdir()) == sorted(p.name for p in (one / "model").iterdir())
+    decoder, config = load_model(one / kind)
+    expected, other = load_model(one / "model")
+    assert config == other
+    for name, tensor in expected.state_dict().items():
+        assert close(decoder.state_dict()[name], tensor, tensor.dtype, least=0.1), name
+    mine, theirs = load(one / kind / "training.json"), load(one / "model" / "training.json")
+    assert mine["curve"][0][0] == theirs["curve"][0][0] == 320
+    assert close(torch.tensor(mine["curve"]), torch.tensor(theirs["curve"]), torch.float32)
+    assert mine["ledger"]["tokens"] == theirs["ledger"]["tokens"] == 2560
+
+
+def test_what_is_refused_is_said_once(one: Path) -> None:
+    before = sorted((one / "model").rglob("*"))
+    answer = torchrun(*TRAIN, *SHORT, "--out", "model", cwd=one)
+    assert answer.code != 0 and answer.out == ""
+    said = [line for line in answer.err.splitlines() if line.startswith("paceline:")]
+    assert said == ["paceline: model is not empty: give --resume to continue the run in it, or another --out."]
+    assert "paceline/src" not in answer.err and "cli/train.py" not in answer.err  # no traceback but torchrun's own
+    assert sorted((one / "model").rglob("*")) == before
