@@ -12,6 +12,8 @@ from paceline.claims._store import check_budget, find_claim
 from paceline.claims._verdict import decide
 from paceline.race.run import Watcher, race
 
+JUDGE = "paceline.claims._verdict"
+
 
 def run_claim(method: str, budget: Budget, root: Path, watcher: Watcher | None = None) -> dict[str, Any]:
     """Run a claim; the same call goes on with an interrupted one.
@@ -30,7 +32,8 @@ def run_claim(method: str, budget: Budget, root: Path, watcher: Watcher | None =
     module = importlib.import_module(f"paceline.claims.{family}.{method}")
     design: Design = module.design(budget, root / "corpora")
     sources = digests(modules_of(module.__name__, design))
-    code = hashlib.sha256(json.dumps([sources, versions()]).encode()).hexdigest()[:8]
+    trained = {name: digest for name, digest in sources.items() if name != JUDGE}  # judging anew trains nothing anew
+    code = hashlib.sha256(json.dumps([trained, versions()]).encode()).hexdigest()[:8]
     folder = root / f"{family}-{method}-{budget}-{code}"
     faithful: bool = module.faithful()
     result = race(design.contestants, design.events, out=folder, seeds=design.seeds, watcher=watcher)
@@ -52,7 +55,7 @@ def run_claim(method: str, budget: Budget, root: Path, watcher: Watcher | None =
 
 def modules_of(claim: str, design: Design) -> list[str]:
     """The modules whose code decides: the claim, its contestants and the parts that they name, its tasks."""
-    found = [claim, "paceline.claims._verdict", "paceline.race.run"]
+    found = [claim, JUDGE, "paceline.race.run"]
     for contestant in design.contestants:
         found.append(type(contestant).__module__)
         if (spec := getattr(contestant, "spec", None)) is not None:

@@ -11,7 +11,7 @@ VERDICTS = (HOLDS, FAILS, EQUIVALENT, UNCLEAR)
 
 
 def decide(design: Design, result: Mapping[str, Any], faithful: bool) -> dict[str, Any]:
-    """Verdict, marks and effect; Holm runs over all bars and shams together.
+    """Verdict, marks and effect (the first bar that decided); Holm runs over all bars and shams together.
 
     A bar HOLDS where the paired differences exceed `by` beyond chance, FAILS where they fall short of it beyond chance,
     and is EQUIVALENT where they are within `equal` of zero. The claim FAILS with any bar, HOLDS with all, is EQUIVALENT
@@ -34,7 +34,7 @@ def decide(design: Design, result: Mapping[str, Any], faithful: bool) -> dict[st
             "acts": moved and any(row["verdict"] == HOLDS for row in shams),
             "resolved": verdict != UNCLEAR,
         },
-        "effect": f"{verdict}: {_sentence(main[0])}",
+        "effect": f"{verdict}: {_sentence(next(row for row in main if row['verdict'] == verdict))}",
         "meter_moved": moved,
         "bars": main,
         "shams": shams,
