@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paceline.core.files import write_atomic
+from paceline.core.files import seal, write_atomic
 from paceline.report import picture
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def publish(result: dict[str, Any]) -> None:
     """Write the three."""
-    slim = {**result, "cells": [{**c, "items": [], "trace": None} for c in result["cells"]]}
+    slim = seal({**result, "cells": [{**c, "items": [], "trace": None} for c in result["cells"]]})
     write_atomic(STORED, json.dumps(slim) + "\n")
     picture(result, STORED.with_suffix(".svg"))
     readme = ROOT / "README.md"

@@ -54,8 +54,11 @@ def run_claim(method: str, budget: Budget, root: Path, watcher: Watcher | None =
 
 
 def modules_of(claim: str, design: Design) -> list[str]:
-    """The modules whose code decides: the claim, its contestants and the parts that they name, its tasks."""
-    found = [claim, JUDGE, "paceline.race.run"]
+    """The modules whose code decides: the claim, its contestants and the parts that they name, its tasks, the grid.
+
+    Not how processes are run, nor what is kept and reported: they move no score.
+    """
+    found = [claim, JUDGE, "paceline.race.grid"]
     for contestant in design.contestants:
         found.append(type(contestant).__module__)
         if (spec := getattr(contestant, "spec", None)) is not None:

@@ -73,49 +73,64 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch, lock: Lock | 
     # Once here, not in every cell: torch._dynamo comes with the first meta tensor and costs a second, and a cell
     # imports the main file anew (on Python 3.11, whatever is asked for), which in a script means most of the rest.
     context.set_forkserver_preload(["__main__", "paceline.race.run", "torch._dynamo"])
-    with _interrupts_ignored():
+    with _interrupts_blocked():
         forkserver.ensure_running()
     waiting = [cell for cell in cells if read_record(cell) is None][::-1]
     running: list[_Running] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < limits.workers:
-                with _interrupts_deferred():
+    with _interrupts_noted() as check:
+        try:
+            while waiting or running:
+                check()
+                while waiting and len(running) < limits.workers:
                     running.append(_start(context, waiting.pop(), limits, lock))
-            wait([r.process.sentinel for r in running] + [r.pipe for r in running if not r.pipe.closed], timeout=0.5)
-            for item in list(running):
-                _listen(item, watch)
-                reason = _beyond(item, limits) if item.process.is_alive() else None
-                if reason is not None:
+                open_pipes = [r.pipe for r in running if not r.pipe.closed]
+                wait([*(r.process.sentinel for r in running), *open_pipes], timeout=0.5)
+                for item in list(running):
+                    _listen(item, watch)
+                    reason = _beyond(item, limits) if item.process.is_alive() else None
+                    if reason is not None:
+                        _stop(item)
+                    if item.process.is_alive():
+                        continue
                     _stop(item)
-                if item.process.is_alive():
-                    continue
+                    _listen(item, watch)
+                    running.remove(item)
+                    _settle(item, reason)
+                    yield item.cell
+        finally:
+            for item in running:
                 _stop(item)
-                _listen(item, watch)
-                running.remove(item)
-                _settle(item, reason)
-                yield item.cell
-    finally:
-        for item in running:
-            _stop(item)
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """A terminal sends Ctrl-C to all its processes: what is started here, and its children, leave it to this one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+def _interrupts_noted() -> Iterator[Callable[[], None]]:
+    """A Ctrl-C is noted, and raised by the function that is given: raised just anywhere, it may end a half-started
+    process's tie to us, or be lost in a destructor, where Python ignores exceptions."""
+    noted = False
+
+    def note(*_: object) -> None:
+        nonlocal noted
+        noted = True
+
+    def check() -> None:
+        if noted:
+            raise KeyboardInterrupt
+
+    mine = threading.current_thread() is threading.main_thread()  # others get no signals
+    if not mine or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield check
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield check
     finally:
         signal.signal(signal.SIGINT, before)
+    check()
 
 
 @contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """A Ctrl-C waits until a process is wholly started, and among those that will be stopped."""
+def _interrupts_blocked() -> Iterator[None]:
+    """What is started here, and its children, do not hear a Ctrl-C, which a terminal sends to all: we do, for them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
