@@ -22,6 +22,9 @@ class Table:
     def __init__(self, logits: Tensor) -> None:
         self.logits, self.vocab_size, self.fed = logits, logits.shape[1], []
 
+    def initial_state(self, batch):
+        return State((), 0)
+
     def __call__(self, ids, state):
         self.fed.append((ids.tolist(), None if state is None else state.length))
         return self.logits[ids], State((), (0 if state is None else state.length) + ids.shape[1])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from paceline.core.errors import PacelineError
 from paceline.core.files import sha256, sync_folder, write_atomic, write_json
+from paceline.lm.byte_tokenizer import tokenizer_files
 from paceline.lm.config import Config, build
 from paceline.lm.decoder import Decoder
 
@@ -24,7 +25,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def save_model(model: Decoder, config: Config, folder: Path) -> None:
-    """Write `config.json`, `model.safetensors` and their checksums into `folder`.
+    """Write `config.json`, `model.safetensors` and their checksums into `folder`; for text, a tokenizer too.
 
     A new folder appears whole. Over an old model, a crash between the renames leaves a mixture, which is refused.
 
@@ -32,6 +33,8 @@ def save_model(model: Decoder, config: Config, folder: Path) -> None:
         PacelineError: the folder cannot be written; an old model is then still whole, but for a crash as above.
     """
     files = {CONFIG: json.dumps(config.to_dict(), indent=1).encode() + b"\n", WEIGHTS: save(_weights(model))}
+    if config.task == "text":
+        files |= tokenizer_files()
     _write_folder(folder, files)
 
 

@@ -78,19 +78,29 @@ class Decoder(nn.Module):
 
     def forward(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b t v"], State]:
         """Logits of each next token, and the state after them."""
-        state = self.initial_state(ids.shape[0]) if state is None else state
-        x, layers = self._embed(ids), []
-        for layer, past in zip(self.stack, state.layers, strict=True):
-            x, after = layer.extend(x, past)
-            layers.append(after)
-        return self._head(x), State(tuple(layers), state.length + ids.shape[1])
+        hidden, after = self.extend(ids, state)
+        return self._head(hidden), after
 
     def logits(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """The same logits from an empty past, without paying for a state: what training calls."""
+        return self._head(self.hidden_states(ids))
+
+    def extend(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b t d"], State]:
+        """What the head reads of each token, and the state after them."""
+        state = self.initial_state(ids.shape[0]) if state is None else state
+        read = state.to_read(ids)
+        x, layers = self._embed(read), []
+        for layer, past in zip(self.stack, state.layers, strict=True):
+            x, after = layer.extend(x, past)
+            layers.append(after)
+        return self.norm(x[:, -ids.shape[1] :]), state.after(read, tuple(layers))
+
+    def hidden_states(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """The same from an empty past."""
         x = self._embed(ids)
         for layer in self.stack:
             x = layer(x)
-        return self._head(x)
+        return self.norm(x)
 
     def initial_state(self, batch: int) -> State:
         """The empty past of `batch` sequences."""
@@ -114,8 +124,8 @@ class Decoder(nn.Module):
     def _embed(self, ids: Tensor) -> Tensor:
         return self.embedding(ids) * math.sqrt(self.d_model)
 
-    def _head(self, x: Tensor) -> Tensor:
-        return functional.linear(self.norm(x), self.embedding.weight)
+    def _head(self, hidden: Tensor) -> Tensor:
+        return functional.linear(hidden, self.embedding.weight)
 
 
 def count_parameters(model: nn.Module) -> int:

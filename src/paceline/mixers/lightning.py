@@ -48,9 +48,12 @@ class Lightning(Mixer):
         self.qkvg = nn.Linear(d_model, 4 * d_model, bias=False)
         self.norm = nn.RMSNorm(d_model)
         self.out = nn.Linear(d_model, d_model, bias=False)
-        rate = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
-        self.register_buffer("rate", rate, persistent=False)
-        self.rate: Tensor
+
+    @property
+    def rate(self) -> Float[Tensor, " heads"]:
+        """What each head loses a token, as a natural logarithm. Not a buffer: it would not be among the weights."""
+        heads = torch.arange(1, self.heads + 1, device=self.out.weight.device)
+        return torch.exp2(-8.0 * heads / self.heads).type_as(self.out.weight)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """See `Mixer.forward`."""
@@ -65,18 +68,18 @@ class Lightning(Mixer):
         q, k, v, gate = self._project(x)
         length = x.shape[1]
         chunk = min(CHUNK, length)
-        steps = torch.arange(chunk, device=x.device)
+        steps, rate = torch.arange(chunk, device=x.device), self.rate
         ages = steps.unsqueeze(1) - steps
-        decay = torch.exp(-self.rate.view(-1, 1, 1) * ages.clamp(min=0)) * (ages >= 0)  # (heads, c, c)
+        decay = torch.exp(-rate.view(-1, 1, 1) * ages.clamp(min=0)) * (ages >= 0)  # (heads, c, c)
         s, outputs = state["s"], []
         for start in range(0, length, chunk):  # over chunks, not tokens
             qc, kc, vc = (z[:, :, start : start + chunk] for z in (q, k, v))
             size = qc.shape[2]
             inside = (qc @ kc.transpose(2, 3) * decay[:, :size, :size]) @ vc
-            entering = torch.exp(-self.rate.view(-1, 1, 1) * (steps[:size] + 1).unsqueeze(1))
+            entering = torch.exp(-rate.view(-1, 1, 1) * (steps[:size] + 1).unsqueeze(1))
             outputs.append(inside + entering * (qc @ s))
-            leaving = torch.exp(-self.rate.view(-1, 1, 1) * (size - 1 - steps[:size]).unsqueeze(1))
-            s = torch.exp(-self.rate * size).view(-1, 1, 1) * s + (kc * leaving).transpose(2, 3) @ vc
+            leaving = torch.exp(-rate.view(-1, 1, 1) * (size - 1 - steps[:size]).unsqueeze(1))
+            s = torch.exp(-rate * size).view(-1, 1, 1) * s + (kc * leaving).transpose(2, 3) @ vc
         return self._merge(torch.cat(outputs, dim=2), gate), {"s": s}
 
     def state_bytes(self, batch: int, length: int) -> int:

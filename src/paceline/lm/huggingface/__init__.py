@@ -1,0 +1,1 @@
+"""The one place that touches transformers: its causal LMs under our protocol, and our models under its."""
