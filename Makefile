@@ -17,11 +17,13 @@ lint: .venv/dev
 types: .venv/dev
 	$(BIN)/mypy
 
-# The report's tests look at the page in a real browser; where one can be installed, it is.
+# The report's tests look at the page in a real browser, and the task `keywords` is spoken by espeak-ng; where they can be
+# installed, they are.
 browser:
-	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; } \
-	|| echo "chromium is not installed: the tests that need a browser are skipped"
+	@for program in chromium espeak-ng; do command -v $$program >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends $$program >/dev/null 2>&1; } \
+	|| echo "$$program is not installed: the tests that need it are skipped"; done
 
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 

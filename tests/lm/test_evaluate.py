@@ -8,6 +8,7 @@ from _tiny import PLANS, model, recall
 
 from paceline.data._contract import IGNORE
 from paceline.data.recall import Recall
+from paceline.lm.config import Config, build
 from paceline.lm.evaluate import evaluate
 from paceline.lm.train import Recipe, train
 
@@ -94,3 +95,17 @@ def test_the_training_mode_is_restored_and_no_gradient_kept(mode):
     assert lm.training is mode
     assert all(part.training is mode for part in lm.modules())
     assert all(p.grad is None for p in lm.parameters())
+
+
+def test_meters_of_parts_that_choose_no_tokens_are_means_over_all_items():
+    lm = build(Config(TASK.vocab_size, 16, 24, ("aaren(heads=2)", "ema(dims=4)"), "recall"))
+    found = evaluate(lm, TASK, batch=3)
+    assert list(found.meters) == ["attended.0"]
+    one_by_one = [evaluate_one(lm, row) for row in TASK.evaluation().ids]
+    assert found.meters["attended.0"] == pytest.approx(sum(one_by_one) / len(one_by_one), rel=1e-4)
+
+
+@torch.no_grad()
+def evaluate_one(lm, row):
+    lm.logits(row.unsqueeze(0))
+    return lm.mixers[0].meters()["attended"]

@@ -36,6 +36,7 @@ def evaluate(model: Decoder, task: Task, batch: int = 32) -> Evaluation:
     data = task.evaluation()
     items: list[float] = []
     gates: dict[int, list[Tensor]] = {}
+    read: dict[str, float] = {}
     flops = 0.0
     was_training = model.training
     model.eval()
@@ -45,9 +46,12 @@ def evaluate(model: Decoder, task: Task, batch: int = 32) -> Evaluation:
         for index, mixer in enumerate(model.mixers):
             if (trace := mixer.trace()) is not None:
                 gates.setdefault(index, []).append(trace)
+                continue  # which tells more than the meter of one batch
+            for name, value in mixer.meters().items():
+                read[f"{name}.{index}"] = read.get(f"{name}.{index}", 0.0) + value * len(ids) / len(data.ids)
     model.train(was_training)
     whole = {index: torch.cat(parts) for index, parts in gates.items()}
-    meters = {f"activated.{index}": (g > 0).float().mean().item() for index, g in whole.items()}
+    meters = read | {f"activated.{index}": (g > 0).float().mean().item() for index, g in whole.items()}
     ledger = Ledger(
         tokens=data.ids.numel(), flops=flops, seconds=time.monotonic() - began, model_calls=-(-len(data.ids) // batch)
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paceline.core.errors import PacelineError, suggest
-from paceline.core.files import sha256, write_json
+from paceline.core.files import cache_folder, sha256, write_json
 from paceline.core.packaged import packaged
 
 SUMS = "checksums.json"
@@ -38,12 +38,6 @@ KNOWN = {
 }
 
 
-def cache() -> Path:
-    """Where converted models lie: PACELINE_CACHE, or `paceline` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PACELINE_CACHE") or Path(home) / "paceline")
-
-
 def pretrained(name: str) -> Path:
     """The Hugging Face folder of a known model; converted the first time (half a minute), from the cache then on.
 
@@ -53,7 +47,7 @@ def pretrained(name: str) -> Path:
     if name not in KNOWN:
         raise PacelineError(f"There is no pretrained model {name!r}.{suggest(name, KNOWN)} Known: {', '.join(KNOWN)}.")
     source = KNOWN[name]
-    folder = cache() / f"{name}-{source.sha256[:12]}"
+    folder = cache_folder() / f"{name}-{source.sha256[:12]}"
     if _whole(folder):
         return folder
     gguf = packaged(source.distribution, source.version, source.file, source.sha256)

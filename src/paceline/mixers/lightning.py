@@ -17,6 +17,7 @@ from torch.nn import functional
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 from paceline.mixers._contract import Flops, Mixer, MixerState
+from paceline.mixers._decay import decayed_attention, decayed_products
 
 PAPERS = (
     Source(
@@ -25,8 +26,6 @@ PAPERS = (
         year=2024,
     ),
 )
-
-CHUNK = 64
 
 
 class Lightning(Mixer):
@@ -66,21 +65,8 @@ class Lightning(Mixer):
     def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
         """See `Mixer.extend`."""
         q, k, v, gate = self._project(x)
-        length = x.shape[1]
-        chunk = min(CHUNK, length)
-        steps, rate = torch.arange(chunk, device=x.device), self.rate
-        ages = steps.unsqueeze(1) - steps
-        decay = torch.exp(-rate.view(-1, 1, 1) * ages.clamp(min=0)) * (ages >= 0)  # (heads, c, c)
-        s, outputs = state["s"], []
-        for start in range(0, length, chunk):  # over chunks, not tokens
-            qc, kc, vc = (z[:, :, start : start + chunk] for z in (q, k, v))
-            size = qc.shape[2]
-            inside = (qc @ kc.transpose(2, 3) * decay[:, :size, :size]) @ vc
-            entering = torch.exp(-rate.view(-1, 1, 1) * (steps[:size] + 1).unsqueeze(1))
-            outputs.append(inside + entering * (qc @ s))
-            leaving = torch.exp(-rate.view(-1, 1, 1) * (size - 1 - steps[:size]).unsqueeze(1))
-            s = torch.exp(-rate * size).view(-1, 1, 1) * s + (kc * leaving).transpose(2, 3) @ vc
-        return self._merge(torch.cat(outputs, dim=2), gate), {"s": s}
+        mixed, s, _ = decayed_attention(q, k, v, self.rate, state["s"])
+        return self._merge(mixed, gate), {"s": s}
 
     def state_bytes(self, batch: int, length: int) -> int:
         """heads x s x s numbers, whatever the length."""
@@ -88,12 +74,9 @@ class Lightning(Mixer):
 
     def flops(self, batch: int, length: int) -> Flops:
         """Projections, the (c, c) products and the two through the state."""
-        chunk = min(CHUNK, length)
-        whole, rest = divmod(length, chunk)
-        inside = 4.0 * (whole * chunk**2 + rest**2) * self.head_width
-        through = 4.0 * length * self.head_width**2
+        products = decayed_products(batch, self.heads, length, self.head_width, self.head_width)
         projections = 2.0 * batch * length * (self.qkvg.weight.numel() + self.out.weight.numel())
-        return Flops(projections + batch * self.heads * (inside + through))
+        return Flops(projections + products)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         q, k, v, gate = self.qkvg(x).chunk(4, dim=-1)
