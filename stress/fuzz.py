@@ -111,7 +111,9 @@ class Tally:
 # --- what a case is ---------------------------------------------------------------------------------------------------
 
 PARTS = {m: [*inspect.signature(part("mixers", m)).parameters][1:] for m in methods("mixers")}
-TASKS = {m: [*inspect.signature(part("data", m)).parameters] for m in methods("data") if m != "text"}
+SLOW = ("text", "keywords")
+"""Tasks that read or speak what they are made of."""
+TASKS = {m: [*inspect.signature(part("data", m)).parameters] for m in methods("data") if m not in SLOW}
 PROSE = "The cat sat on the mat. Ein Esel läuft. 猫。\n" * 100
 FILES: dict[str, bytes] = {}
 MODELS: list[dict[str, bytes]] = []

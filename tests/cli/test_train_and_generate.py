@@ -50,7 +50,8 @@ def test_train_says_what_it_reached_and_saves_a_model_that_loads(trained: tuple[
     assert 0.9 * 6000 < size < 1.1 * 6000 and facts["ledger"]["tokens"] == 32_768
     assert facts["score"] < 7  # 8 is chance
     assert sorted(p.name for p in model.iterdir()) == [
-        "checksums.json", "config.json", "corpus", "model.safetensors", "training.json",
+        "checksums.json", "config.json", "corpus", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "training.json",
     ]  # fmt: skip
 
 

@@ -217,6 +217,7 @@ def test_a_contestant_that_no_process_can_load_leaves_no_record(tmp_path):
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from _toys import Sleeps, Toy, grid
@@ -226,6 +227,7 @@ class Mine(Toy):
     pass
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
     folder = Path(sys.argv[1])
     crew = [Mine("mine"), Sleeps("slow", marks=folder), Sleeps("idle", marks=folder)]
     for cell in run_cells(list(grid(folder / "race", *crew).race()), Limits(2, memory=2**34), print):

@@ -40,6 +40,8 @@ DASH, STEP, TURN = 2.0, 3.0, 1.0
 _PAIRS = 4096  # lone pairs, among which a match is sought
 _PATIENCE = 50  # waves in a row that may bring nothing
 
+LARGEST = 128
+
 
 class Pathfinder(Generated):
     """Say whether a dashed curve joins two dots.
@@ -60,6 +62,8 @@ class Pathfinder(Generated):
     def __init__(self, side: int = 32, dashes: int | None = None, distractors: int | None = None) -> None:
         dashes = (14 if side >= 32 else side // 2 - 3) if dashes is None else dashes
         distractors = side * side // 196 if distractors is None else distractors
+        if side > LARGEST:
+            raise PacelineError(f"pathfinder: side={side} would take minutes to draw: give at most {LARGEST}.")
         if side < 8 or dashes < 2 or distractors < 0:
             raise PacelineError(
                 f"pathfinder: side={side}, dashes={dashes}, distractors={distractors} make no image: at least 8, 2 and "
