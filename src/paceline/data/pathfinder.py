@@ -64,6 +64,10 @@ class Pathfinder(Generated):
         distractors = side * side // 196 if distractors is None else distractors
         if side > LARGEST:
             raise PacelineError(f"pathfinder: side={side} would take minutes to draw: give at most {LARGEST}.")
+        if dashes > 2 * side or distractors > side * side:
+            raise PacelineError(
+                f"pathfinder: dashes={dashes} and distractors={distractors} find no room in side={side}."
+            )
         if side < 8 or dashes < 2 or distractors < 0:
             raise PacelineError(
                 f"pathfinder: side={side}, dashes={dashes}, distractors={distractors} make no image: at least 8, 2 and "

@@ -105,6 +105,10 @@ class System:
         return torch.fft.irfft(spectrum, n=length)
 
 
+LARGEST = 512
+"""Numbers in a state: the work of preparing a kernel grows with their cube."""
+
+
 class NPLR(SSM):
     """The convolution of S4."""
 
@@ -208,8 +212,8 @@ class S4(SSMLayer):
     """
 
     def __init__(self, d_model: int, d_state: int = 32) -> None:
-        if d_state < 2 or d_state % 2:
-            raise PacelineError(f"s4: d_state={d_state} must be even and at least 2.")
+        if not 2 <= d_state <= LARGEST or d_state % 2:
+            raise PacelineError(f"s4: d_state={d_state} must be even, at least 2 and at most {LARGEST}.")
         super().__init__(d_model, NPLR(d_model, d_state))
 
 
