@@ -1,6 +1,7 @@
 """Libraries that take Hugging Face models take Paceline's: PEFT, lm-evaluation-harness, TRL, torch.compile."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -74,7 +75,7 @@ def test_trl_fine_tunes_it(saved: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     rows = Dataset.from_dict({"text": TEXTS})
     trained = trl.SFTTrainer(lm, settings, train_dataset=rows, processing_class=tokenizer).train()
-    assert trained.training_loss == pytest.approx(5.5, abs=3) and trained.global_step == 1
+    assert trained.training_loss == pytest.approx(math.log(256), abs=1.5) and trained.global_step == 1
     assert any(not torch.equal(tensor, before[name]) for name, tensor in lm.state_dict().items())
 
 

@@ -125,6 +125,14 @@ def open_corpus(folder: Path) -> Corpus:
     return Corpus(folder, train, heldout, names, hashlib.sha256(digests.encode()).hexdigest())
 
 
+def default_corpus(folder: Path) -> Path:
+    """The default text, prepared once in `folder/default`, which is returned."""
+    place = folder / "default"
+    if not (place / "corpus.json").is_file():
+        prepare(default_documents(), place)
+    return place
+
+
 def default_documents() -> Iterator[Document]:
     """Text that every Python brings: its documentation topics, then the top level of its standard library.
 

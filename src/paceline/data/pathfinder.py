@@ -37,10 +37,10 @@ LEVELS = 5
 """0 is blank, 4 full: how many of a pixel's 2 x 2 parts are covered."""
 DASH, STEP, TURN = 2.0, 3.0, 1.0
 """A dash and what it moves on by (pixels), and the most that a curve turns between dashes (radians)."""
+LARGEST = 128
+"""Most pixels of a side: larger images take seconds to draw."""
 _PAIRS = 4096  # lone pairs, among which a match is sought
 _PATIENCE = 50  # waves in a row that may bring nothing
-
-LARGEST = 128
 
 
 class Pathfinder(Generated):

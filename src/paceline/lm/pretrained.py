@@ -78,7 +78,12 @@ def _whole(folder: Path) -> bool:
 def _convert(gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF file to float32 and write it as a Hugging Face folder."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a file on disk needs no hub
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    try:
+        import accelerate  # noqa: F401 - transformers asks for these two in the middle of its work
+        import gguf as reader  # noqa: F401
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise PacelineError(f"{gguf.name} needs {error.name}: pip install 'paceline[hf]'.") from error
 
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     loaded = AutoModelForCausalLM.from_pretrained(**place)

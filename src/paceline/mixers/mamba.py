@@ -55,13 +55,8 @@ class Mamba(Mixer):
         for name, size in {"d_state": d_state, "d_conv": d_conv, "expand": expand, "dt_rank": rank}.items():
             if size < 1:
                 raise PacelineError(f"mamba: {name}={size} leaves nothing to compute with; give at least 1.")
-        self.d_model, self.d_state, self.d_conv, self.inner, self.rank = (
-            d_model,
-            d_state,
-            d_conv,
-            expand * d_model,
-            rank,
-        )
+        self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
+        self.inner, self.rank = expand * d_model, rank
         self.in_proj = nn.Linear(d_model, 2 * self.inner, bias=False)
         self.conv1d = nn.Conv1d(self.inner, self.inner, d_conv, groups=self.inner)
         self.x_proj = nn.Linear(self.inner, rank + 2 * d_state, bias=False)

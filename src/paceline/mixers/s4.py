@@ -54,6 +54,9 @@ PAPERS = (
     ),
 )
 
+LARGEST = 512
+"""Numbers in a state: the work of preparing a kernel grows with their cube."""
+
 
 @dataclass(frozen=True)
 class System:
@@ -103,10 +106,6 @@ class System:
         cb, cp, pb, pp = sums.unbind(1)
         spectrum = 2 * torch.polar(torch.ones_like(half), half) * (cb - 2 * cos * cp * pb / (1 + 2 * cos * pp))
         return torch.fft.irfft(spectrum, n=length)
-
-
-LARGEST = 512
-"""Numbers in a state: the work of preparing a kernel grows with their cube."""
 
 
 class NPLR(SSM):

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from paceline.claims._contract import Bar, Budget, Design
 from paceline.core.tolerances import close
 from paceline.data._contract import Batch, Generated
-from paceline.data._corpus import default_documents, prepare
+from paceline.data._corpus import default_corpus
 from paceline.data.text import Text
 from paceline.lm.decoder import Decoder
 from paceline.mixers.aaren import Aaren, example
@@ -52,8 +53,12 @@ class Severest(Generated):
 
     @property
     def floor(self) -> float:
-        """A guess among the levels."""
-        return 1 / self.levels
+        """Always the level that is most often the highest so far."""
+        shares = self.ratio ** torch.arange(self.levels, dtype=DOUBLE)
+        below = (shares / shares.sum()).cumsum(0)  # an event of at most this level
+        times = torch.arange(1, self.length + 1).unsqueeze(1)
+        reached = below**times - functional.pad(below, (1, 0))[:-1] ** times
+        return float(reached.mean(0).max())
 
     def show(self, ids: Int[Tensor, " t"]) -> list[str]:
         """Letters, A the mildest."""
@@ -82,10 +87,7 @@ def random_query(model: Decoder) -> None:
 
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
-    place = corpora / "default"
-    if not (place / "corpus.json").is_file():
-        prepare(default_documents(), place)
-    severest, text = Severest(), Text(place)
+    severest, text = Severest(), Text(default_corpus(corpora))
     if budget == "smoke":
         severest.items = text.items = 8
     events = {

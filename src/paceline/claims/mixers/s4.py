@@ -9,11 +9,12 @@ On text, where no delay matters more than the others, only the two state matrice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from paceline.claims._contract import Bar, Budget, Design
+from paceline.claims._reference import outputs, sine_waves
 from paceline.core.tolerances import close
-from paceline.data._corpus import default_documents, prepare
+from paceline.data._corpus import default_corpus
 from paceline.data.selective_copy import SelectiveCopy
 from paceline.data.text import Text
 from paceline.lm.decoder import Decoder
@@ -41,10 +42,7 @@ def random_matrix(model: Decoder) -> None:
 
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
-    place = corpora / "default"
-    if not (place / "corpus.json").is_file():
-        prepare(default_documents(), place)
-    far, text = SelectiveCopy(count=32, stretch=32, symbols=8), Text(place)
+    far, text = SelectiveCopy(count=32, stretch=32, symbols=8), Text(default_corpus(corpora))
     if budget == "smoke":
         far.items = text.items = 4
     events = {
@@ -96,18 +94,9 @@ def faithful() -> bool:
     return all(same)
 
 
-def sine_waves(layer: nn.Module) -> None:
-    """Every parameter a sine wave, so that no generator need be repeated."""
-    with torch.no_grad():
-        for index, (_, parameter) in enumerate(sorted(layer.named_parameters())):
-            waves = torch.sin(torch.arange(1, parameter.numel() + 1, dtype=DOUBLE) * (index + 2)) / 2
-            parameter.copy_(waves.view_as(parameter))
-
-
 @torch.no_grad()
 def like_the_authors() -> Tensor:
     """The outputs (19,) of a layer and an input that are sine waves."""
     layer = S4(8, d_state=6).double()
     sine_waves(layer)
-    x = torch.sin(torch.arange(19 * 8, dtype=DOUBLE).square()).view(1, 19, 8)
-    return layer(x)[0] @ torch.cos(torch.arange(8, dtype=DOUBLE))
+    return outputs(layer, 19)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from paceline.claims._contract import Bar, Budget, Design
+from paceline.claims._reference import outputs, sine_waves
 from paceline.core.tolerances import close
-from paceline.data._corpus import default_documents, prepare
+from paceline.data._corpus import default_corpus
 from paceline.data.recall import Recall
 from paceline.data.text import Text
 from paceline.lm.decoder import Decoder
@@ -58,10 +59,7 @@ def random_tokens(model: Decoder) -> None:
 
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
-    place = corpora / "default"
-    if not (place / "corpus.json").is_file():
-        prepare(default_documents(), place)
-    recall, text = Recall(), Text(place)
+    recall, text = Recall(), Text(default_corpus(corpora))
     if budget == "smoke":
         recall.items = text.items = 8
     events = {
@@ -125,10 +123,7 @@ def faithful() -> bool:
 def like_the_authors(squared_relu: bool) -> Tensor:
     """The outputs (17,) of a layer and an input that are sine waves, so that no generator need be repeated."""
     layer = SeqBoat(8, memory=3, key_width=4, value_width=6, dims=3, squared_relu=squared_relu).double()
-    for index, (_, parameter) in enumerate(sorted(layer.named_parameters())):
-        waves = torch.sin(torch.arange(1, parameter.numel() + 1, dtype=DOUBLE) * (index + 2)) / 2
-        parameter.copy_(waves.view_as(parameter))
+    sine_waves(layer)
     assert layer.configurator is not None
     layer.configurator.logits.bias.copy_(torch.tensor((0.0, -0.2), dtype=DOUBLE))
-    x = torch.sin(torch.arange(17 * 8, dtype=DOUBLE).square()).view(1, 17, 8)
-    return layer(x)[0] @ torch.cos(torch.arange(8, dtype=DOUBLE))
+    return outputs(layer, 17)

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from paceline.claims._contract import Bar, Budget, Design
+from paceline.claims._reference import outputs, sine_waves
 from paceline.core.tolerances import close
-from paceline.data._corpus import default_documents, prepare
+from paceline.data._corpus import default_corpus
 from paceline.data.text import Text
 from paceline.lm.decoder import Decoder
 from paceline.mixers.transnormer import TransNormer, example
@@ -58,10 +59,7 @@ def random_rates(model: Decoder) -> None:
 
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
-    place = corpora / "default"
-    if not (place / "corpus.json").is_file():
-        prepare(default_documents(), place)
-    text = Text(place)
+    text = Text(default_corpus(corpora))
     if budget == "smoke":
         text.items = 8
     events = {
@@ -125,8 +123,5 @@ def faithful() -> bool:
 def like_the_authors(positions: bool) -> Tensor:
     """The outputs (17,) of a layer and an input that are sine waves, so that no generator need be repeated."""
     layer = TransNormer(8, heads=2, depth=0.5, positions=positions).double()
-    for index, (_, parameter) in enumerate(sorted(layer.named_parameters())):
-        waves = torch.sin(torch.arange(1, parameter.numel() + 1, dtype=DOUBLE) * (index + 2)) / 2
-        parameter.copy_(waves.view_as(parameter))
-    x = torch.sin(torch.arange(17 * 8, dtype=DOUBLE).square()).view(1, 17, 8)
-    return layer(x)[0] @ torch.cos(torch.arange(8, dtype=DOUBLE))
+    sine_waves(layer)
+    return outputs(layer, 17)
