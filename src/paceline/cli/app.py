@@ -21,6 +21,9 @@ TextOption = Annotated[
     typer.Option("--text", help="File, folder or glob of .txt .md .py .jsonl .csv .parquet; repeatable."),
 ]
 FieldOption = Annotated[str | None, typer.Option(help="Field or column that holds the text in .jsonl, .csv, .parquet.")]
+FeedForwardOption = Annotated[
+    str, typer.Option("--feed-forward", help="Block after each mixer: swiglu, 'moe(experts=4)'.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -45,13 +48,21 @@ def race_command(
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Race the winner against its runner-up once more, on fresh seeds.")
     ] = False,
+    encoder: Annotated[
+        bool, typer.Option("--encoder", help="Race encoders, which read both ways, on a --task with one answer.")
+    ] = False,
+    feed_forward: FeedForwardOption = "swiglu",
     on: Annotated[str, typer.Option(help="Where cells run: here, or ray (a Ray cluster).")] = "here",
     json: JsonOption = False,
 ) -> None:
     """Race models side by side under one budget; with no arguments, the default race (about five minutes)."""
     from paceline.cli.race import run
 
-    run(contestants or [], text or [], task, field, tokens, seeds, params, out, keep, confirm, on, json)
+    form = "encoder" if encoder else "decoder"
+    run(
+        contestants or [], text or [], task, field, tokens, seeds, params, out, keep, confirm, form, feed_forward, on,
+        json,
+    )  # fmt: skip
 
 
 @app.command("report")
@@ -120,6 +131,7 @@ def train_command(
     length: Annotated[int, typer.Option(help="Bytes of a training window.")] = 256,
     batch: Annotated[int, typer.Option(help="Windows of a step.")] = 8,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    feed_forward: FeedForwardOption = "swiglu",
     seed: Annotated[int, typer.Option(help="Of the initialisation and the data order.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
     parallel: Annotated[str, typer.Option(help="Under torchrun: ddp, or fsdp for a model that is cut up.")] = "ddp",
@@ -127,7 +139,7 @@ def train_command(
     """Train one byte model on text and save it; on several processes under `torchrun -m paceline train ...`."""
     from paceline.cli.train import run
 
-    run(mixer, out, text or [], field, tokens, params, layers, length, batch, lr, seed, resume, parallel)
+    run(mixer, out, text or [], field, tokens, params, layers, length, batch, lr, feed_forward, seed, resume, parallel)
 
 
 @app.command("generate")

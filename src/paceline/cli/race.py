@@ -13,7 +13,7 @@ from paceline.cli.events import CONTESTANTS, DEFAULT_OUT, task_event, text_event
 from paceline.cli.progress import Progress
 from paceline.core.errors import PacelineError
 from paceline.core.lock import hold
-from paceline.race.contestant import Event
+from paceline.race.contestant import Event, Model
 from paceline.race.run import race
 from paceline.report import table, write
 
@@ -32,6 +32,8 @@ def run(
     out: Path | None,
     keep: Path | None,
     confirm: bool,
+    form: str,
+    feed_forward: str,
     on: str,
     as_json: bool,
 ) -> None:
@@ -44,7 +46,8 @@ def run(
     if seeds is not None and seeds > MOST_SEEDS:
         raise PacelineError(f"--seeds must be at most {MOST_SEEDS:,}, not {seeds:,}.")
     console = Console(stderr=as_json)
-    everything = (list(contestants), list(text), task, field, tokens, seeds, params)
+    shape = [given for given in (form, feed_forward) if given not in ("decoder", "swiglu")]
+    everything = (list(contestants), list(text), task, field, tokens, seeds, params, *shape)
     if out is None:
         plain = not any(everything)
         out = (
@@ -52,12 +55,12 @@ def run(
         )
     if out.exists() and not out.is_dir():
         raise PacelineError(f"--out {out} is a file: give a folder.")
+    models = [Model(name, form=form, feed_forward=feed_forward) for name in contestants or CONTESTANTS]
     events = _events(text, task, field, out, tokens, params)
     try:
         with Progress(console) as progress:
             result = race(
-                contestants or CONTESTANTS, events, out=out, seeds=seeds, confirm=confirm, keep_in=keep,
-                watcher=progress, on=on,
+                models, events, out=out, seeds=seeds, confirm=confirm, keep_in=keep, watcher=progress, on=on,
             )  # fmt: skip
     except KeyboardInterrupt:
         console.print(

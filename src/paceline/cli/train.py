@@ -34,6 +34,7 @@ def run(
     length: int,
     batch: int,
     lr: float,
+    feed_forward: str,
     seed: int,
     resume: bool,
     parallel: str,
@@ -58,7 +59,7 @@ def run(
         recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
         recipe.steps(length)
         world.fewest(batch)
-        config = fit([mixer] * layers, Text.vocab_size, params)
+        config = fit([mixer] * layers, Text.vocab_size, params, feed_forward=feed_forward)
 
         def prepare() -> str:
             if out.exists() and not out.is_dir():

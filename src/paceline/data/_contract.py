@@ -38,6 +38,10 @@ class Task(ABC):
     vocab_size: int
     length: int
     """Tokens of a sequence."""
+    prompt: int = 0
+    """How many of its first tokens tell something before anything is asked: a model may read them as a whole."""
+    one_answer: ClassVar[bool] = False
+    """True where one thing is asked, at the last token: a classification, which an encoder can learn too."""
 
     @abstractmethod
     def sample(self, size: int, generator: torch.Generator) -> Batch:

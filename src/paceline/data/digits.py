@@ -35,6 +35,7 @@ class Digits(Task):
     """
 
     name = "digits"
+    one_answer = True
     title = "Sequential digits"
     metric = "accuracy"
     better = "higher"

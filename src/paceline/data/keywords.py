@@ -44,6 +44,7 @@ class Keywords(Task):
     """
 
     name = "keywords"
+    one_answer = True
     title = "Spoken keywords"
     metric = "accuracy"
     better = "higher"

@@ -64,6 +64,7 @@ class ListOps(Generated):
     """
 
     name = "listops"
+    one_answer = True
     title = "ListOps"
     vocab_size = 16
 

@@ -68,6 +68,7 @@ class Needle(Generated):
         if filler not in ("random", "markov"):
             raise PacelineError(f"needle: there is no filler={filler!r}: give 'random' or 'markov'.")
         self.length, self.nearest, self.farthest = length, nearest, farthest
+        self.prompt = length - 1
         self.keys, self.values, self.symbols, self.filler = keys, values, symbols, filler
         self.vocab_size = keys + values + symbols
 

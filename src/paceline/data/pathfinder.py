@@ -56,6 +56,7 @@ class Pathfinder(Generated):
     """
 
     name = "pathfinder"
+    one_answer = True
     title = "Pathfinder"
     vocab_size = LEVELS + 2
 

@@ -41,6 +41,7 @@ class Recall(Generated):
             raise PacelineError(f"recall: pairs={pairs} needs keys={keys} at least as many, and no size below 1.")
         self.pairs, self.keys, self.values, self.stretch, self.queries = pairs, keys, values, stretch, queries
         self.vocab_size, self.length = keys + values + 1, 2 * pairs + stretch + queries
+        self.prompt = 2 * pairs + stretch
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """Keys are tokens 0 .. keys-1, values the next ones, the blank the last."""

@@ -38,6 +38,7 @@ class SelectiveCopy(Generated):
             raise PacelineError(f"selective_copy: count={count} of symbols={symbols} do not fit in stretch={stretch}.")
         self.count, self.stretch, self.symbols = count, stretch, symbols
         self.vocab_size, self.length = symbols + 2, stretch + count
+        self.prompt = stretch
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """Blank is token `symbols`; the mark, which stands where an answer is asked, the one after it."""

@@ -6,36 +6,59 @@
     logits = E norm(x)
 
 with E drawn at 1/sqrt(d): the stream starts at unit variance, and so do the logits. Which mixer each layer has is the
-plan, so a hybrid is a list. Written once; methods are passed in.
+plan, so a hybrid is a list; another feed-forward may stand for SwiGLU. Written once; methods are passed in.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, cast
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from paceline.blocks.rmsnorm import RMSNorm
 from paceline.blocks.swiglu import SwiGLU
+from paceline.core.errors import PacelineError
 from paceline.core.state import State
 from paceline.mixers._contract import Flops, Mixer, MixerState
+
+
+class FeedForward(Protocol):
+    """What a layer asks of its feed-forward, besides (b, t, d) -> (b, t, d)."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Each token on its own."""
+        ...
+
+    def flops(self, batch: int, length: int) -> float:
+        """Forward operations of the matrix products."""
+        ...
+
+
+MakeFeedForward = Callable[[int, int], nn.Module]
+"""From (d_model, hidden) to a `FeedForward`."""
 
 
 class Layer(nn.Module):
     """A mixer and a feed-forward, each with its norm and residual."""
 
-    def __init__(self, mixer: Mixer, hidden: int) -> None:
+    def __init__(self, mixer: Mixer, hidden: int, feed_forward: MakeFeedForward = SwiGLU) -> None:
         super().__init__()
         self.mixer = mixer
         self.mixer_norm = nn.Identity() if mixer.is_layer else RMSNorm(mixer.d_model)
-        self.feed_forward = SwiGLU(mixer.d_model, hidden) if hidden else None
+        self.feed_forward = feed_forward(mixer.d_model, hidden) if hidden else None
         self.feed_forward_norm = RMSNorm(mixer.d_model) if hidden else None
 
-    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """The whole sequence at once."""
-        return self._finish(x, self.mixer(self.mixer_norm(x)))
+    def forward(self, x: Float[Tensor, "b t d"], prompt: int = 0) -> Float[Tensor, "b t d"]:
+        """The whole sequence at once; its first `prompt` tokens are given as a whole."""
+        return self._finish(x, self.mixer.after_prompt(self.mixer_norm(x), prompt))
+
+    def read_prompt(self, x: Tensor) -> tuple[Tensor, MixerState]:
+        """A whole prompt, and the state after it."""
+        mixed, after = self.mixer.read_prompt(self.mixer_norm(x))
+        return self._finish(x, mixed), after
 
     def extend(self, x: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, MixerState]:
         """The next tokens after `state`."""
@@ -56,20 +79,38 @@ class Decoder(nn.Module):
         vocab_size: number of tokens v.
         mixers: one per layer, all of one width d.
         hidden: width of the feed-forwards; 0 for none.
+        feed_forward: makes them.
+
+    Raises:
+        PacelineError: a mixer reads both ways.
     """
 
-    def __init__(self, vocab_size: int, mixers: Sequence[Mixer], hidden: int) -> None:
+    reads_both_ways = False
+
+    def __init__(
+        self, vocab_size: int, mixers: Sequence[Mixer], hidden: int, feed_forward: MakeFeedForward = SwiGLU
+    ) -> None:
         super().__init__()
+        for mixer in mixers:
+            if not (mixer.causal or self.reads_both_ways):
+                raise PacelineError(
+                    f"{type(mixer).__name__} with causal=False sees later tokens: it fits an encoder, not a decoder."
+                )
         self.vocab_size, self.d_model, self.hidden = vocab_size, mixers[0].d_model, hidden
         self.embedding = nn.Embedding(vocab_size, self.d_model)
         nn.init.normal_(self.embedding.weight, std=self.d_model**-0.5)
-        self.layers = nn.ModuleList(Layer(mixer, hidden) for mixer in mixers)
+        self.layers = nn.ModuleList(Layer(mixer, hidden, feed_forward) for mixer in mixers)
         self.norm = RMSNorm(self.d_model)
 
     @property
     def stack(self) -> list[Layer]:
         """The layers, with their type."""
         return cast(list[Layer], list(self.layers))
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a layer reads a prompt both ways, so that `read_prompt` differs from `extend`."""
+        return any(mixer.looks_ahead for mixer in self.mixers)
 
     @property
     def mixers(self) -> list[Mixer]:
@@ -81,9 +122,22 @@ class Decoder(nn.Module):
         hidden, after = self.extend(ids, state)
         return self._head(hidden), after
 
-    def logits(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
-        """The same logits from an empty past, without paying for a state: what training calls."""
-        return self._head(self.hidden_states(ids))
+    def logits(self, ids: Int[Tensor, "b t"], prompt: int = 0) -> Float[Tensor, "b t v"]:
+        """The same logits from an empty past, without paying for a state: what training calls.
+
+        Args:
+            ids: whole sequences.
+            prompt: how many of their first tokens are given as a whole, for mixers that look ahead in them.
+        """
+        return self._head(self.hidden_states(ids, prompt))
+
+    def read_prompt(self, ids: Int[Tensor, "b t"]) -> tuple[Float[Tensor, "b t v"], State]:
+        """A whole prompt from an empty past: the logits after each token, and the state to continue from."""
+        x, layers = self._embed(ids), []
+        for layer in self.stack:
+            x, after = layer.read_prompt(x)
+            layers.append(after)
+        return self._head(self.norm(x)), self.initial_state(len(ids)).after(ids, tuple(layers))
 
     def extend(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b t d"], State]:
         """What the head reads of each token, and the state after them."""
@@ -95,11 +149,11 @@ class Decoder(nn.Module):
             layers.append(after)
         return self.norm(x[:, -ids.shape[1] :]), state.after(read, tuple(layers))
 
-    def hidden_states(self, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        """The same from an empty past."""
+    def hidden_states(self, ids: Int[Tensor, "b t"], prompt: int = 0) -> Float[Tensor, "b t d"]:
+        """The same from an empty past; `prompt` as in `logits`."""
         x = self._embed(ids)
         for layer in self.stack:
-            x = layer(x)
+            x = layer(x, prompt)
         return self.norm(x)
 
     def initial_state(self, batch: int) -> State:
@@ -114,12 +168,30 @@ class Decoder(nn.Module):
         """Forward operations; where they depend on data, at the last run's activation."""
         mixers = [mixer.flops(batch, length) for mixer in self.mixers]
         dense = 2.0 * batch * length * self.vocab_size * self.d_model
-        dense += sum(layer.feed_forward.flops(batch, length) for layer in self.stack if layer.feed_forward is not None)
+        parts = [cast(FeedForward, layer.feed_forward) for layer in self.stack if layer.feed_forward is not None]
+        dense += sum(part.flops(batch, length) for part in parts)
         return Flops(sum(f.products for f in mixers) + dense, sum(f.other for f in mixers))
 
     def meters(self) -> dict[str, float]:
-        """The mixers' meters, as `activated.0` for layer 0, and so on."""
-        return {f"{name}.{i}": value for i, m in enumerate(self.mixers) for name, value in m.meters().items()}
+        """The mixers' and feed-forwards' meters, as `activated.0` for layer 0, and so on."""
+        read: dict[str, float] = {}
+        for index, layer in enumerate(self.stack):
+            for part in (layer.mixer, layer.feed_forward):
+                told = part.meters() if hasattr(part, "meters") else {}  # type: ignore[union-attr, operator]
+                read |= {f"{name}.{index}": value for name, value in told.items()}
+        return read
+
+    def begin_step(self) -> None:
+        """Tell the parts that an optimizer step begins: those that count over its passes begin anew."""
+        for module in self.modules():
+            if module is not self and callable(begin := getattr(module, "begin_step", None)):
+                begin()
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """What the parts want to be small besides the task's loss, for their last run; None where they want nothing."""
+        parts = [module for module in self.modules() if module is not self and hasattr(module, "auxiliary_loss")]
+        losses: list[Tensor] = [part.auxiliary_loss() for part in parts]  # type: ignore[operator]
+        return torch.stack(losses).sum() if losses else None
 
     def _embed(self, ids: Tensor) -> Tensor:
         return self.embedding(ids) * math.sqrt(self.d_model)

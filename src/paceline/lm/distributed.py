@@ -65,9 +65,9 @@ class World:
     def release(self, trained: Decoder, model: Decoder) -> None:
         """Put what was trained back into `model`, whole in every process."""
 
-    def logits(self, trained: Decoder, ids: Tensor) -> Tensor:
-        """Logits (b, t, v) whose backward pass ends in gradients of the whole batch."""
-        return trained.logits(ids)
+    def logits(self, trained: Decoder, ids: Tensor, prompt: int = 0) -> Tensor:
+        """Logits (b, t, v) whose backward pass ends in gradients of the whole batch; see `Decoder.logits`."""
+        return trained.logits(ids, prompt)
 
     def backward(self, loss: Tensor) -> None:
         """The backward pass of this process's part of a loss."""
@@ -132,10 +132,10 @@ class Replicated(World):
         self._wrapped = None
         model.cpu()
 
-    def logits(self, trained: Decoder, ids: Tensor) -> Tensor:
+    def logits(self, trained: Decoder, ids: Tensor, prompt: int = 0) -> Tensor:
         """See `World.logits`."""
         assert self._wrapped is not None
-        return self._wrapped(ids)
+        return self._wrapped(ids, prompt)
 
     def backward(self, loss: Tensor) -> None:
         """Times the number of processes, over which gradients are averaged."""
@@ -202,8 +202,8 @@ class _Logits(nn.Module):
         self.model = model
         self.unused = nn.Parameter(torch.zeros(1))  # where nothing is, DDP warns in every process
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.model.logits(ids)
+    def forward(self, ids: Tensor, prompt: int) -> Tensor:
+        return self.model.logits(ids, prompt)
 
 
 @contextmanager

@@ -41,14 +41,13 @@ def evaluate(model: Decoder, task: Task, batch: int = 32) -> Evaluation:
     was_training = model.training
     model.eval()
     for ids, targets in zip(data.ids.split(batch), data.targets.split(batch), strict=True):
-        items += task.score(model.logits(ids), targets).tolist()
+        items += task.score(model.logits(ids, task.prompt), targets).tolist()
         flops += model.flops(*ids.shape).total
+        for name, value in model.meters().items():
+            read[name] = read.get(name, 0.0) + value * len(ids) / len(data.ids)
         for index, mixer in enumerate(model.mixers):
             if (trace := mixer.trace()) is not None:
                 gates.setdefault(index, []).append(trace)
-                continue  # which tells more than the meter of one batch
-            for name, value in mixer.meters().items():
-                read[f"{name}.{index}"] = read.get(f"{name}.{index}", 0.0) + value * len(ids) / len(data.ids)
     model.train(was_training)
     whole = {index: torch.cat(parts) for index, parts in gates.items()}
     meters = read | {f"activated.{index}": (g > 0).float().mean().item() for index, g in whole.items()}

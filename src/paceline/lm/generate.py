@@ -19,6 +19,8 @@ def generate(
 ) -> Iterator[int]:
     """Yield `tokens` tokens after the prompt. The prompt is read once, in pieces; every later step reads one token.
 
+    A model that looks ahead in prompts (`Mixer.looks_ahead`) reads it as a whole.
+
     Args:
         lm: any model of the protocol.
         prompt: at least one token.
@@ -39,8 +41,11 @@ def generate(
     draws = torch.Generator().manual_seed(seed)
     state = None
     try:
-        for piece in prompt.split(PIECE):
-            logits, state = lm(piece.unsqueeze(0), state)
+        if getattr(lm, "looks_ahead", False):
+            logits, state = lm.read_prompt(prompt.unsqueeze(0))  # type: ignore[attr-defined]
+        else:
+            for piece in prompt.split(PIECE):
+                logits, state = lm(piece.unsqueeze(0), state)
     except RuntimeError as error:
         if "memory" not in str(error):
             raise

@@ -50,9 +50,9 @@ class Sharded(Replicated):
         """Gathered into the model that was given."""
         model.load_state_dict({name: self.whole(tensor) for name, tensor in trained.state_dict().items()})
 
-    def logits(self, trained: Decoder, ids: Tensor) -> Tensor:
+    def logits(self, trained: Decoder, ids: Tensor, prompt: int = 0) -> Tensor:
         """See `World.logits`."""
-        return trained.logits(ids)
+        return trained.logits(ids, prompt)
 
     def clip(self, trained: Decoder, limit: float) -> Tensor:
         """The norm of shards and scalars together, once the gradients are those of one process."""

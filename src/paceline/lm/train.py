@@ -137,7 +137,7 @@ def train(
             group["lr"] = group["peak"] * share
         batch = task.batch(recipe.batch, seed, step)
         mine, asked = world.rows(batch), (batch.targets != IGNORE).sum()
-        part = _step(trained, optimizer, mine, asked, passes, recipe.clip, world)
+        part = _step(trained, optimizer, mine, asked, passes, recipe, world, task.prompt)
         spent = (1 + BACKWARD) * trained.flops(len(mine.ids), task.length).total
         due = world.first and time.monotonic() - saved >= save_seconds
         loss, flops, save = world.sum(part, spent, float(due))
@@ -195,20 +195,31 @@ def peak_memory() -> int:
 
 
 def _step(
-    model: Decoder, optimizer: torch.optim.Optimizer, mine: Batch, asked: Tensor, passes: int, clip: float, world: World
+    model: Decoder,
+    optimizer: torch.optim.Optimizer,
+    mine: Batch,
+    asked: Tensor,
+    passes: int,
+    recipe: Recipe,
+    world: World,
+    prompt: int,
 ) -> float:
     """One optimizer step on the mean over the batch's asked tokens, however it is split; this process's part, in nats.
 
-    A gradient that is not finite returns NaN: it would show in the next loss, but the last step has none.
+    The parts' auxiliary losses are averaged over the batch's sequences and not reported. A gradient that is not finite
+    returns NaN: it would show in the next loss, but the last step has none.
     """
     total = 0.0
     optimizer.zero_grad()
+    model.begin_step()
     for ids, targets in zip(mine.ids.tensor_split(passes), mine.targets.tensor_split(passes), strict=True):
-        logits = world.logits(model, ids).flatten(0, 1)
+        logits = world.logits(model, ids, prompt).flatten(0, 1)
         loss = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum") / asked
-        world.backward(loss)
         total += loss.item()
-    norm = world.clip(model, clip)
+        if (auxiliary := model.auxiliary_loss()) is not None:
+            loss = loss + auxiliary * (len(ids) / recipe.batch)
+        world.backward(loss)
+    norm = world.clip(model, recipe.clip)
     optimizer.step()
     return total if norm.isfinite() else math.nan
 

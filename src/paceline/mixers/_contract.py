@@ -28,11 +28,16 @@ class Flops:
 
 
 class Mixer(nn.Module, ABC):
-    """Causal token mixing, (b, t, d) -> (b, t, d). Subclasses are final.
+    """Token mixing, (b, t, d) -> (b, t, d), causal but for what the two flags below allow. Subclasses are final.
 
     `forward(x)` equals `extend` from a fresh state in any split into chunks. Because a mixer is causal, what
     follows a sequence (padding) changes nothing in it.
     """
+
+    causal: bool = True
+    """False where `forward` reads both ways: a part of an encoder, without a state, and refused in a decoder."""
+    looks_ahead: ClassVar[bool] = False
+    """True where a prompt, which is given as a whole, is read both ways: see `read_prompt`."""
 
     is_layer: ClassVar[bool] = False
     """True where the method brings its own norm and residual; the skeleton then adds none around it."""
@@ -50,6 +55,19 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
         """The next t >= 1 tokens after `state`, and the state after them. `state` itself stays valid."""
+
+    def read_prompt(self, x: Float[Tensor, "b t d"]) -> tuple[Float[Tensor, "b t d"], MixerState]:
+        """A whole prompt from an empty past, and the state after it. Causal mixers just extend."""
+        return self.extend(x, self.initial_state(x.shape[0]))
+
+    def after_prompt(self, x: Float[Tensor, "b t d"], prompt: int) -> Float[Tensor, "b t d"]:
+        """`forward`, where the first `prompt` tokens are given as a whole."""
+        if not (self.looks_ahead and prompt):
+            return self(x)  # type: ignore[no-any-return]
+        told, state = self.read_prompt(x[:, :prompt])
+        if prompt >= x.shape[1]:
+            return told
+        return torch.cat((told, self.extend(x[:, prompt:], state)[0]), dim=1)
 
     @abstractmethod
     def state_bytes(self, batch: int, length: int) -> int:

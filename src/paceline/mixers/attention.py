@@ -2,7 +2,7 @@
 
     o_i = sum_j softmax_j(q_i . k_j / sqrt(s)) v_j,   j <= i, and j > i - window where a window is given
 
-with `heads` queries and `kv_heads` keys and values of width s = d / heads.
+with `heads` queries and `kv_heads` keys and values of width s = d / heads; over every j with `causal=False`.
 Time O(t^2 d), or O(t window d) with a window (blocked matrix products). State: 2 x kv_heads x s x min(t, window - 1)
 numbers a sequence.
 """
@@ -34,13 +34,20 @@ class Attention(Mixer):
         kv_heads: key and value heads, a divisor of `heads`; 1 is multi-query attention. Default: `heads`.
         window: how many tokens a query sees, itself included. Default: all.
         rotary: turn queries and keys by their positions; without it the part knows order by causality only.
+        causal: whether a token sees the earlier ones only; False is for encoders, without a window.
 
     Raises:
-        PacelineError: the sizes do not divide, or the window is below 1.
+        PacelineError: the sizes do not divide, or the window is below 1, or both ways.
     """
 
     def __init__(
-        self, d_model: int, heads: int = 4, kv_heads: int | None = None, window: int | None = None, rotary: bool = True
+        self,
+        d_model: int,
+        heads: int = 4,
+        kv_heads: int | None = None,
+        window: int | None = None,
+        rotary: bool = True,
+        causal: bool = True,
     ) -> None:
         super().__init__()
         kv_heads = heads if kv_heads is None else kv_heads
@@ -50,7 +57,10 @@ class Attention(Mixer):
             raise PacelineError(f"attention: heads={heads} is not a multiple of kv_heads={kv_heads}.")
         if window is not None and window < 1:
             raise PacelineError(f"attention: window={window} sees nothing; give at least 1, or leave it out.")
+        if window is not None and not causal:
+            raise PacelineError("attention: a window is of earlier tokens; leave it out, or leave causal=False out.")
         self.d_model, self.heads, self.kv_heads, self.window = d_model, heads, kv_heads, window
+        self.causal = causal
         self.head_width = d_model // heads
         self.rotary = Rotary(self.head_width) if rotary else None
         self.qkv = nn.Linear(d_model, (heads + 2 * kv_heads) * self.head_width, bias=False)
@@ -67,7 +77,13 @@ class Attention(Mixer):
         return {"k": empty, "v": empty, "position": torch.zeros(batch, dtype=torch.long, device=empty.device)}
 
     def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
-        """See `Mixer.extend`."""
+        """See `Mixer.extend`.
+
+        Raises:
+            PacelineError: the part reads both ways, so there is nothing that it could go on from.
+        """
+        if not self.causal:
+            raise PacelineError("attention(causal=False) reads a sequence as a whole: it cannot be continued.")
         q, k, v = self._project(x, start=state["position"])
         k, v = torch.cat((state["k"], k), dim=2), torch.cat((state["v"], v), dim=2)
         y = self._merge(self._attend(q, k, v))
@@ -111,7 +127,7 @@ class Attention(Mixer):
             flat = windowed_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), self.window - 1)
             return flat.unflatten(0, (-1, self.heads))
         if past == 0 or length == 1:
-            return functional.scaled_dot_product_attention(q, k, v, is_causal=past == 0)
+            return functional.scaled_dot_product_attention(q, k, v, is_causal=past == 0 and self.causal)
         seen = torch.ones(length, past + length, dtype=torch.bool, device=q.device).tril(past)
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 

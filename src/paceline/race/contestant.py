@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from paceline.core.errors import PacelineError
 from paceline.core.ledger import Ledger
 from paceline.core.seeds import derive
 from paceline.core.spec import Spec, parse
@@ -96,6 +97,8 @@ class Model(Contestant):
         spec: the mixer, e.g. `attention(window=64)`.
         layers: layers of the decoder, all alike.
         rates: learning rates to choose from.
+        form: `decoder`, or `encoder` for tasks with one answer.
+        feed_forward: the block after each mixer.
         change: rewrites or wraps the freshly built decoder in place: a technique, or a sham. A module's function. The
             changed model is raced and measured, not saved.
         name: for the tables. Default: the mixer, and the name of the change.
@@ -108,14 +111,19 @@ class Model(Contestant):
         rates: tuple[float, ...] = (2e-3, 5e-3, 1.2e-2),
         change: Callable[[Decoder], None] | None = None,
         name: str | None = None,
+        form: str = "decoder",
+        feed_forward: str = "swiglu",
     ) -> None:
         self.spec = parse(spec) if isinstance(spec, str) else spec
         self.layers, self.settings, self.change = layers, rates, change
-        self.name = name or (str(self.spec) if change is None else f"{self.spec}, {change.__name__}")
+        self.form, self.feed_forward = form, feed_forward
+        parts = [str(self.spec), *([feed_forward] if feed_forward != "swiglu" else [])]
+        self.name = name or ", ".join(parts if change is None else [*parts, change.__name__])
 
     def config(self, event: Event) -> Config:
         """The decoder's sizes for this event."""
-        return fit([str(self.spec)] * self.layers, event.task.vocab_size, event.parameters, event.task.name)
+        plan, task = [str(self.spec)] * self.layers, event.task
+        return fit(plan, task.vocab_size, event.parameters, task.name, self.form, self.feed_forward)
 
     def identity(self) -> list[object]:
         """See `Contestant.identity`."""
@@ -124,10 +132,12 @@ class Model(Contestant):
             known.append(str(self.spec))
         if self.change is not None:
             known.append(f"{self.change.__module__}.{self.change.__qualname__}")
-        return known
+        return known + ([self.form] if self.form != "decoder" else [])
 
     def check(self, event: Event) -> None:
         """See `Contestant.check`."""
+        if self.form == "encoder" and not event.task.one_answer:
+            raise PacelineError(f"An encoder gives one answer a sequence, and {event.task.name} asks for more.")
         self.config(event)
         self._recipe(event, self.settings[0]).steps(event.task.length)
 

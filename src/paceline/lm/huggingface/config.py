@@ -20,13 +20,16 @@ class PacelineConfig(PreTrainedConfig):
         hidden: int = 128,
         plan: Sequence[str] = (),
         task: str = "text",
+        form: str = "decoder",
+        feed_forward: str = "swiglu",
         **more: Any,
     ) -> None:
         self.vocab_size, self.d_model, self.hidden = vocab_size, d_model, hidden
-        self.plan, self.task = list(plan), task
+        self.plan, self.task, self.form, self.feed_forward = list(plan), task, form, feed_forward
         self.hidden_size, self.num_hidden_layers = d_model, len(plan)
         super().__init__(**{"tie_word_embeddings": True, **more})
 
     def own(self) -> Config:
         """As Paceline has it."""
-        return Config(self.vocab_size, self.d_model, self.hidden, tuple(self.plan), self.task)
+        plan = tuple(self.plan)
+        return Config(self.vocab_size, self.d_model, self.hidden, plan, self.task, self.form, self.feed_forward)
