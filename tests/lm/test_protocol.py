@@ -109,6 +109,21 @@ def test_an_old_state_stays_as_it_was(lm: LM) -> None:
     assert torch.equal(lm(second, state)[0], expected)
 
 
+@torch.no_grad()
+def test_a_state_of_another_model_or_batch_is_refused(lm: LM) -> None:
+    _, own = lm(draw(3, 0), None)
+    with pytest.raises(PacelineError, match="state is of 2 sequences and cannot go on with 1"):
+        lm(draw(3, 0)[:1], own)
+    for name in PLANS:
+        other = model(name).double()
+        if getattr(lm, "kind", None) == other.kind:
+            continue
+        with pytest.raises(PacelineError, match="state is another model's"):
+            other(draw(3, 0), own)
+        with pytest.raises(PacelineError, match="state is another model's"):
+            lm(draw(3, 0), other(draw(3, 0), None)[1])
+
+
 def test_the_bytes_of_what_is_kept_are_counted_once() -> None:
     k = torch.zeros(1, 8)
     state = State(({"k": k},), 4).keeping(3)

@@ -24,6 +24,8 @@ class State:
     """Tokens seen."""
     facts: Any = None
     """What the model notes besides, the same for every sequence."""
+    of: str = ""
+    """Which kind of model it is a state of."""
     keep: int = 0
     """How many tokens before the furthest one read can be taken back at least."""
     trail: tuple[tuple["State", Int[Tensor, "b t"]], ...] = ()
@@ -83,6 +85,18 @@ class State:
         """The state of these sequences of the batch, in this order; rows may repeat (beams)."""
         return self._map(lambda tensor: tensor.index_select(0, rows))
 
+    def check(self, of: str, ids: Int[Tensor, "b t"]) -> None:
+        """For models: refuse what is not their own, or not of as many sequences as `ids`.
+
+        Raises:
+            PacelineError: it is another model's state, or another batch's.
+        """
+        if self.of != of:
+            raise PacelineError("This state is another model's: give this model its own, or None to begin.")
+        first = next(self._tensors(), None)
+        if first is not None and len(first) != len(ids):
+            raise PacelineError(f"This state is of {len(first)} sequences and cannot go on with {len(ids)}: select rows.")
+
     def to_read(self, ids: Int[Tensor, "b t"]) -> Int[Tensor, "b r"]:
         """For models: the r >= t tokens to read after `layers` when `ids` are given."""
         return ids if self.pending is None else torch.cat((self.pending, ids), dim=1)
@@ -90,12 +104,12 @@ class State:
     def after(self, read: Int[Tensor, "b r"], layers: tuple[Mapping[str, Tensor], ...], facts: Any = None) -> "State":
         """For models: the state once `read`, which `to_read` gave, has led from these layers to others."""
         unread = 0 if self.pending is None else self.pending.shape[1]
-        start = State(self.layers, self.length - unread, self.facts)
+        start = State(self.layers, self.length - unread, self.facts, self.of)
         length = start.length + read.shape[1]
         trail = (*self.trail, (start, read)) if self.keep else ()
         while len(trail) > 1 and trail[1][0].length <= length - self.keep:
             trail = trail[1:]
-        return State(layers, length, facts, self.keep, trail)
+        return State(layers, length, facts, self.of, self.keep, trail)
 
     def _tensors(self) -> Iterator[Tensor]:
         for layer in self.layers:

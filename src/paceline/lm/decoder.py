@@ -101,6 +101,7 @@ class Decoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=self.d_model**-0.5)
         self.layers = nn.ModuleList(Layer(mixer, hidden, feed_forward) for mixer in mixers)
         self.norm = RMSNorm(self.d_model)
+        self._kind: tuple[list[Mixer], str] | None = None
 
     @property
     def stack(self) -> list[Layer]:
@@ -116,6 +117,14 @@ class Decoder(nn.Module):
     def mixers(self) -> list[Mixer]:
         """The plan, layer by layer."""
         return [layer.mixer for layer in self.stack]
+
+    @property
+    def kind(self) -> str:
+        """The plan with its sizes, as states are marked with it."""
+        mixers = self.mixers
+        if self._kind is None or self._kind[0] != mixers:  # a layer's mixer may be replaced
+            self._kind = mixers, repr([(type(m).__name__, _sizes(m)) for m in mixers])
+        return self._kind[1]
 
     def forward(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b t v"], State]:
         """Logits of each next token, and the state after them."""
@@ -142,6 +151,7 @@ class Decoder(nn.Module):
     def extend(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b t d"], State]:
         """What the head reads of each token, and the state after them."""
         state = self.initial_state(ids.shape[0]) if state is None else state
+        state.check(self.kind, ids)
         read = state.to_read(ids)
         x, layers = self._embed(read), []
         for layer, past in zip(self.stack, state.layers, strict=True):
@@ -158,7 +168,7 @@ class Decoder(nn.Module):
 
     def initial_state(self, batch: int) -> State:
         """The empty past of `batch` sequences."""
-        return State(tuple(mixer.initial_state(batch) for mixer in self.mixers), 0)
+        return State(tuple(mixer.initial_state(batch) for mixer in self.mixers), 0, of=self.kind)
 
     def state_bytes(self, batch: int, length: int) -> int:
         """Declared bytes of the state after `length` tokens."""
@@ -198,6 +208,10 @@ class Decoder(nn.Module):
 
     def _head(self, hidden: Tensor) -> Tensor:
         return functional.linear(hidden, self.embedding.weight)
+
+
+def _sizes(mixer: Mixer) -> list[tuple[str, int]]:
+    return sorted((k, v) for k, v in vars(mixer).items() if type(v) is int and not k.startswith("_"))
 
 
 def count_parameters(model: nn.Module) -> int:

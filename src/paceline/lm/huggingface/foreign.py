@@ -5,6 +5,7 @@ so they fork, rewind and select like Paceline's own models.
 """
 
 import copy
+import hashlib
 import inspect
 from collections.abc import Mapping
 
@@ -32,6 +33,8 @@ class HuggingFaceLM(nn.Module):
         super().__init__()
         self.model = model.eval()
         self.vocab_size: int = model.config.get_text_config().vocab_size
+        sizes = [(name, p.shape) for name, p in model.named_parameters()]
+        self._kind = f"{type(model).__name__} {hashlib.sha256(repr(sizes).encode()).hexdigest()}"
         known = inspect.signature(model.forward).parameters
         self._cache_name = next((name for name in ("past_key_values", "cache_params") if name in known), "")
         if not self._cache_name:
@@ -40,11 +43,12 @@ class HuggingFaceLM(nn.Module):
     def initial_state(self, batch: int) -> State:
         """The empty past of `batch` sequences."""
         layers, facts = _unpack(DynamicCache(config=self.model.config.get_text_config(decoder=True)), batch)
-        return State(layers, 0, facts)
+        return State(layers, 0, facts, self._kind)
 
     def forward(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b t v"], State]:
         """Logits of each next token, and the state after them."""
         state = self.initial_state(len(ids)) if state is None else state
+        state.check(self._kind, ids)
         read, cache = state.to_read(ids), _pack(state)
         recurrent = any(name.startswith("recurrent_states.") for layer in state.layers for name in layer)
         logits = []

@@ -61,6 +61,8 @@ class PacelineModel(PreTrainedModel):
 
     def __init__(self, config: PacelineConfig) -> None:
         super().__init__(config)
+        if config.form != "decoder":
+            raise PacelineError(f"This model is an {config.form}: it gives one answer a sequence and continues no text.")
         decoder = build(config.own())
         self.embedding, self.layers, self.norm = decoder.embedding, decoder.layers, decoder.norm
         self.__dict__["decoder"] = decoder  # not a part of its own, or each weight would have two names
