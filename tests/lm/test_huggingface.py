@@ -13,7 +13,7 @@ from torch import Tensor
 import paceline  # noqa: F401 - it tells transformers
 from paceline.core.errors import PacelineError
 from paceline.lm.checkpoint import load_model, save_model
-from paceline.lm.config import Config
+from paceline.lm.config import Config, build
 from paceline.lm.generate import generate
 
 transformers = pytest.importorskip("transformers")
@@ -75,11 +75,50 @@ def test_samples_are_the_same_with_a_cache_and_without(loaded) -> None:
     assert torch.equal(*found) and not torch.equal(found[0][:, :7], found[0][:, -7:])
 
 
-def test_padding_on_the_left_is_refused(loaded) -> None:
+@pytest.fixture(scope="module")
+def padded() -> tuple[Tensor, Tensor]:
+    """Four prompts of 7, 5, 7 and 1 tokens in a batch, and its mask."""
+    ids = torch.randint(1, BYTES, (4, 7), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    mask[1, :2] = mask[3, :6] = 0
+    return ids * mask, mask
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_what_is_padded_on_the_left_reads_as_alone(loaded, padded, use_cache: bool) -> None:
+    ids, mask = padded
+    together = loaded(ids, attention_mask=mask, use_cache=use_cache).logits
+    for row, seen in enumerate(mask.sum(1).tolist()):
+        alone = loaded(ids[row : row + 1, 7 - seen :]).logits
+        assert torch.allclose(together[row, 7 - seen :], alone[0], atol=1e-5)
+    together[:, -1].sum().backward()  # it can be trained so, too
+    assert all(p.grad is None or p.grad.isfinite().all() for p in loaded.parameters())
+
+
+@pytest.mark.parametrize("way", [{}, {"num_beams": 3}, {"num_return_sequences": 2, "num_beams": 2}])
+def test_prompts_of_several_lengths_generate_as_alone(loaded, padded, way: dict[str, int]) -> None:
+    ids, mask = padded
+    how = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, **way}
+    together = loaded.generate(ids, attention_mask=mask, **how)
+    for row, seen in enumerate(mask.sum(1).tolist()):
+        alone = loaded.generate(ids[row : row + 1, 7 - seen :], **how)
+        times = way.get("num_return_sequences", 1)
+        assert torch.equal(together[row * times : (row + 1) * times, 7:], alone[:, seen:])
+
+
+def test_nothing_but_padding_is_refused(loaded) -> None:
     mask = torch.ones(2, 7, dtype=torch.long)
-    mask[0, :2] = 0
-    with pytest.raises(PacelineError, match="no padding on the left"):
+    mask[0] = 0
+    with pytest.raises(PacelineError, match="nothing but padding"):
         loaded(prompt(), attention_mask=mask)
+
+
+def test_an_encoder_is_no_language_model(tmp_path: Path) -> None:
+    config = Config(VOCABULARY, 16, 24, PLANS["ema"], "listops", form="encoder")
+    save_model(build(config), config, tmp_path / "encoder")
+    assert load_model(tmp_path / "encoder")[1] == config
+    with pytest.raises(PacelineError, match="is an encoder"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "encoder")
 
 
 def test_saved_by_hugging_face_it_loads_in_both(saved: Path, loaded, tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""A Paceline model as a Hugging Face one: for `AutoModelForCausalLM`, `generate`, PEFT and what else takes those."""
+"""A Paceline model as a Hugging Face one: for `AutoModelForCausalLM`, `generate`, PEFT and what else takes those.
+
+Padding on the left: sequences of one length are read together, without their padding, and the lengths one after the
+other. So every mixer does it right, at the price of a pass for each length in the batch.
+"""
 
 import os
 from pathlib import Path
@@ -20,17 +24,20 @@ from paceline.lm.huggingface.config import PacelineConfig
 
 
 class PacelineCache(Cache):
-    """A `State` where Hugging Face wants a cache."""
+    """A `State` where Hugging Face wants a cache: one for each length of the batch's sequences."""
 
     is_compileable = False
 
-    def __init__(self, state: State | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__(layers=[])
-        self.state = state
+        self.parts: list[tuple[Int[Tensor, " k"], State]] = []
+        """Rows of the batch, and the state of these."""
+        self.columns = 0
+        """Tokens seen, padding included."""
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens seen."""
-        return 0 if self.state is None else self.state.length
+        """Tokens seen, padding included."""
+        return self.columns
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Beams."""
@@ -38,18 +45,22 @@ class PacelineCache(Cache):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Sequences of the batch."""
-        if self.state is not None:
-            self.state = self.state.select(indices)
+        parts = []
+        for rows, state in self.parts:
+            taken, place = (indices.unsqueeze(1) == rows).nonzero().unbind(1)
+            if len(taken):
+                parts.append((taken, state.select(place)))
+        self.parts = parts
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each sequence `repeats` times."""
-        if self.state is not None:
-            self.state = self.state.select(torch.arange(self.state.batch).repeat_interleave(repeats))
+        batch = sum(len(rows) for rows, _ in self.parts)
+        self.batch_select_indices(torch.arange(batch).repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
         """Take back the last tokens, given as a number below 0."""
-        if self.state is not None:
-            self.state = self.state.rewind(-tokens_to_remove)
+        self.parts = [(rows, state.rewind(-tokens_to_remove)) for rows, state in self.parts]
+        self.columns += tokens_to_remove
 
 
 class PacelineModel(PreTrainedModel):
@@ -62,7 +73,9 @@ class PacelineModel(PreTrainedModel):
     def __init__(self, config: PacelineConfig) -> None:
         super().__init__(config)
         if config.form != "decoder":
-            raise PacelineError(f"This model is an {config.form}: it gives one answer a sequence and continues no text.")
+            raise PacelineError(
+                f"This model is an {config.form}: it gives one answer a sequence and has no next token."
+            )
         decoder = build(config.own())
         self.embedding, self.layers, self.norm = decoder.embedding, decoder.layers, decoder.norm
         self.__dict__["decoder"] = decoder  # not a part of its own, or each weight would have two names
@@ -83,18 +96,47 @@ class PacelineModel(PreTrainedModel):
         use_cache: bool | None = None,
         **_: Any,
     ) -> BaseModelOutputWithPast:
-        """What the head reads of each token, and the cache where one is used.
+        """What the head reads of each token (zero for padding on the left), and the cache where one is used.
 
         Raises:
-            PacelineError: sequences are padded on the left.
+            PacelineError: a sequence is nothing but padding.
         """
-        if attention_mask is not None and not attention_mask[:, 0].all():
-            raise PacelineError("A Paceline model takes no padding on the left: pad on the right, or give one prompt.")
-        if not use_cache and past_key_values is None:
-            return BaseModelOutputWithPast(last_hidden_state=self.decoder.hidden_states(input_ids))
         past = PacelineCache() if past_key_values is None else past_key_values
-        hidden, past.state = self.decoder.extend(input_ids, past.state)
+        parts: list[tuple[Tensor, State | None]] = list(past.parts)
+        pieces = [input_ids[rows] for rows, _ in parts]
+        if not parts:
+            padding = _padding(input_ids, attention_mask)
+            for skipped in padding.unique().tolist():
+                rows = (padding == skipped).nonzero()[:, 0]
+                parts.append((rows, None))
+                pieces.append(input_ids[rows, skipped:])
+        if not use_cache and past_key_values is None:
+            read = [self.decoder.hidden_states(ids) for ids in pieces]
+            return BaseModelOutputWithPast(last_hidden_state=_join(parts, read, input_ids))
+        both = [self.decoder.extend(ids, state) for ids, (_, state) in zip(pieces, parts, strict=True)]
+        past.parts = [(rows, state) for (rows, _), (_, state) in zip(parts, both, strict=True)]
+        past.columns += input_ids.shape[1]
+        hidden = _join(parts, [read for read, _ in both], input_ids)
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past)
+
+
+def _padding(ids: Tensor, mask: Tensor | None) -> Tensor:
+    """How many of each row's first tokens are padding."""
+    if mask is None or mask.ndim != 2:
+        return torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+    if not mask.any(1).all():
+        raise PacelineError("A sequence of this batch is nothing but padding: give each at least one token.")
+    return mask.bool().int().argmax(1)
+
+
+def _join(parts: list[tuple[Tensor, State | None]], read: list[Tensor], ids: Tensor) -> Tensor:
+    """The rows back in their order, (b, t, d)."""
+    if len(parts) == 1 and read[0].shape[1] == ids.shape[1]:
+        return read[0]
+    whole = read[0].new_zeros(*ids.shape, read[0].shape[-1])
+    for (rows, _), hidden in zip(parts, read, strict=True):
+        whole[rows, ids.shape[1] - hidden.shape[1] :] = hidden
+    return whole
 
 
 class PacelineForCausalLM(PreTrainedModel, GenerationMixin):
