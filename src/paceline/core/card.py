@@ -5,6 +5,7 @@ from the syntax tree, so that `paceline list` never pays for torch and never run
 """
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def read_card(path: Path) -> Card:
         PacelineError: not Python, no docstring, no `PAPERS`, or not a literal tuple of `Paper` and `Source` in it.
     """
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = _parse(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not UTF-8, or NUL bytes
         raise PacelineError(f"{path} is not a Python file ({error}).") from error
     except SyntaxError as error:
@@ -61,7 +62,15 @@ def read_card(path: Path) -> Card:
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "PAPERS" for t in node.targets):
             return Card(path.parent.name, path.stem, docstring.splitlines()[0], docstring, _papers(node.value, path))
-    raise PacelineError(f"{path} has no PAPERS: name there the paper or source of the method.")
+    raise PacelineError(f"{path} has no PAPERS before its first class: name there the paper or source of the method.")
+
+
+def _parse(text: str) -> ast.Module:
+    """The syntax tree up to the first class or function, where a card ends; of all where that is not Python."""
+    try:
+        return ast.parse(re.split(r"^(?:class|def|@)", text, maxsplit=1, flags=re.MULTILINE)[0])
+    except SyntaxError:
+        return ast.parse(text)
 
 
 def _papers(node: ast.expr, path: Path) -> tuple[Paper | Source, ...]:
