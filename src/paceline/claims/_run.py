@@ -10,6 +10,7 @@ from paceline.claims._contract import Budget, Design
 from paceline.claims._sources import digests, versions
 from paceline.claims._store import check_budget, find_claim
 from paceline.claims._verdict import decide
+from paceline.core.spec import parse
 from paceline.race.run import Watcher, race
 
 JUDGE = "paceline.claims._verdict"
@@ -63,6 +64,8 @@ def modules_of(claim: str, design: Design) -> list[str]:
         found.append(type(contestant).__module__)
         if (spec := getattr(contestant, "spec", None)) is not None:
             found.append(f"paceline.mixers.{spec.name}")
+        if (block := getattr(contestant, "feed_forward", None)) is not None:
+            found.append(f"paceline.blocks.{parse(block).name}")
     return found + [type(event.task).__module__ for event in design.events]
 
 

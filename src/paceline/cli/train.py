@@ -101,7 +101,12 @@ def run(
         save_model(model, config, out)
         write_json(
             out / "training.json",
-            {"curve": trained.curve, "score": evaluation.score, "ledger": trained.ledger.to_dict()},
+            {
+                "curve": trained.curve,
+                "score": evaluation.score,
+                "meters": evaluation.meters,
+                "ledger": trained.ledger.to_dict(),
+            },
         )
         shutil.rmtree(checkpoints)
         ledger = trained.ledger

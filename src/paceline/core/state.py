@@ -95,7 +95,9 @@ class State:
             raise PacelineError("This state is another model's: give this model its own, or None to begin.")
         first = next(self._tensors(), None)
         if first is not None and len(first) != len(ids):
-            raise PacelineError(f"This state is of {len(first)} sequences and cannot go on with {len(ids)}: select rows.")
+            raise PacelineError(
+                f"This state is of {len(first)} sequences and cannot go on with {len(ids)}: select some."
+            )
 
     def to_read(self, ids: Int[Tensor, "b t"]) -> Int[Tensor, "b r"]:
         """For models: the r >= t tokens to read after `layers` when `ids` are given."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from paceline.core.hints import hint
 from paceline.mixers._contract import Flops, Mixer, MixerState
-from paceline.mixers.ema import _Dense, _toeplitz
+from paceline.mixers._toeplitz import Dense, toeplitz
 
 LOG_CHUNK = 6
 CHUNK = 2**LOG_CHUNK
@@ -88,17 +88,17 @@ class SSM(nn.Module, ABC):
         last = length - (chunks - 1) * chunk
         dtype = working(x.dtype)
         kernel, between = self.pieces(state is not None or chunks > 1)
-        toeplitz = _toeplitz(kernel[:, :chunk].to(dtype)).contiguous()
+        matrix = toeplitz(kernel[:, :chunk].to(dtype)).contiguous()
         padded = functional.pad(x.to(dtype), (0, 0, 0, chunks * chunk - length)).view(batch, chunks, chunk, width)
         columns = padded.permute(3, 2, 1, 0).flatten(2).contiguous()  # (d, c, chunks b): strided bmm is slow
-        y = toeplitz @ columns
+        y = matrix @ columns
         after = x.new_zeros(0)
         if between is not None:
             gains, leaving = between.gains.to(dtype), between.leaving.to(dtype)
             start = x.new_zeros(width, self.d_state, batch, dtype=dtype) if state is None else state.permute(1, 2, 0)
             states = [start.contiguous()]
             if chunks > 1:
-                left = _Dense.apply(gains[..., :chunk].flip(-1) @ columns).unflatten(-1, (chunks, batch))
+                left = Dense.apply(gains[..., :chunk].flip(-1) @ columns).unflatten(-1, (chunks, batch))
                 for piece in left.unbind(2)[:-1]:  # over chunks, not tokens
                     states.append(between.carry(states[-1], chunk) + piece)
             entering = torch.stack(states, dim=2).flatten(2)
@@ -106,7 +106,7 @@ class SSM(nn.Module, ABC):
             if state is not None:
                 tail = gains[..., :last].flip(-1) @ padded[:, -1, :last].permute(2, 1, 0).contiguous()
                 after = (between.carry(states[-1], last) + tail).permute(2, 0, 1).contiguous()
-        y = _Dense.apply(y).unflatten(-1, (chunks, batch)).permute(3, 2, 1, 0)
+        y = Dense.apply(y).unflatten(-1, (chunks, batch)).permute(3, 2, 1, 0)
         return y.reshape(batch, chunks * chunk, width)[:, :length].type_as(x), after
 
 

@@ -24,6 +24,7 @@ from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 from paceline.core.hints import hint
 from paceline.mixers._contract import Flops, Mixer, MixerState
+from paceline.mixers._toeplitz import Dense, toeplitz
 
 PAPERS = (Source(title="Mega: Moving Average Equipped Gated Attention", arxiv="2209.10655", year=2022),)
 
@@ -80,11 +81,11 @@ class DampedEMA(nn.Module):
         powers = torch.exp(log_q.unsqueeze(-1) * torch.arange(chunk + 1, device=x.device))  # (d, n, chunk + 1)
 
         kernel = ((weights_in * weights_out).unsqueeze(-1) * powers[..., :chunk]).sum(dim=1)
-        toeplitz = _toeplitz(kernel).contiguous()
+        matrix = toeplitz(kernel).contiguous()
 
         padded = functional.pad(x, (0, 0, 0, chunks * chunk - length)).view(batch, chunks, chunk, width)
         columns = padded.permute(3, 2, 0, 1).flatten(2).contiguous()  # strided batches take a slow path of bmm
-        y = toeplitz @ columns
+        y = matrix @ columns
         after = None
         if h is not None or chunks > 1:
             start = x.new_zeros(batch, width, self.dims) if h is None else h
@@ -92,7 +93,7 @@ class DampedEMA(nn.Module):
             states, after = [start], None
             if chunks > 1:
                 left = (
-                    _Dense.apply(gains @ columns).unflatten(-1, (batch, chunks)).permute(3, 2, 0, 1)
+                    Dense.apply(gains @ columns).unflatten(-1, (batch, chunks)).permute(3, 2, 0, 1)
                 )  # (chunks, b, d, n)
                 for piece in left[:-1]:
                     states.append(states[-1] * powers[..., chunk] + piece)
@@ -102,7 +103,7 @@ class DampedEMA(nn.Module):
             if h is not None:
                 tail = torch.einsum("bjd,dnj->bdn", padded[:, -1, :last], gains[..., chunk - last :])
                 after = states[-1] * powers[..., last] + tail
-        y = _Dense.apply(y).unflatten(-1, (batch, chunks)).permute(2, 3, 1, 0)
+        y = Dense.apply(y).unflatten(-1, (batch, chunks)).permute(2, 3, 1, 0)
         return y.reshape(batch, chunks * chunk, width)[:, :length] + x * self.omega, after
 
     def products(self, batch: int, length: int) -> float:
@@ -116,27 +117,6 @@ class DampedEMA(nn.Module):
 def _chunk(length: int) -> int:
     """Tokens of a chunk: all of a short sequence."""
     return length if length <= 64 else 32
-
-
-class _Dense(torch.autograd.Function):
-    """The identity, with a contiguous gradient: bmm takes strided batches one by one, ten times slower."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        return gradient.contiguous()
-
-
-def _toeplitz(kernel: Float[Tensor, "d c"]) -> Float[Tensor, "d c c"]:
-    """T[d, i, j] = kernel[d, i - j] for j <= i, else 0, by laying shifted rows end to end (a fast backward pass)."""
-    width, chunk = kernel.shape
-    first, others = kernel[:, :1], kernel[:, 1:]
-    row = torch.cat((functional.pad(first, (0, chunk)), others.flip(-1)), dim=1)  # k_0 0 .. 0 k_{c-1} .. k_1
-    laid = row.unsqueeze(1).expand(-1, chunk, -1).reshape(width, -1)[:, : chunk * (2 * chunk - 1)]
-    return laid.unflatten(1, (chunk, 2 * chunk - 1))[..., :chunk]
 
 
 class EMA(Mixer):

@@ -132,7 +132,7 @@ class Model(Contestant):
             known.append(str(self.spec))
         if self.change is not None:
             known.append(f"{self.change.__module__}.{self.change.__qualname__}")
-        return known + ([self.form] if self.form != "decoder" else [])
+        return known + [given for given in (self.form, self.feed_forward) if given not in ("decoder", "swiglu")]
 
     def check(self, event: Event) -> None:
         """See `Contestant.check`."""
