@@ -1,4 +1,4 @@
-"""Facts about attention: what a window sees, grouped heads, and equality with torch's own function."""
+"""Facts about attention: what a window sees, grouped heads, both ways, and equality with torch's own function."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ from torch.nn import functional
 
 from paceline.core.errors import PacelineError
 from paceline.core.tolerances import close
-from paceline.mixers.attention import Attention
+from paceline.lm.decoder import Decoder
+from paceline.mixers.attention import Attention, mean_pool
 
 
 def build(seed=0, **options):
@@ -112,3 +113,50 @@ def test_sizes_that_do_not_fit_are_refused(options, says):
 def test_an_odd_head_width_is_fine_without_rotary():
     x = sequence(1, 3)
     assert build(heads=16, rotary=False)(x).shape == x.shape
+
+
+def test_both_ways_equals_torch_without_a_mask():
+    mixer, x = build(rotary=False, causal=False), sequence(2, 33)
+    q, k, v = (z.unflatten(-1, (4, 4)).transpose(1, 2) for z in functional.linear(x, mixer.qkv.weight).chunk(3, dim=-1))
+    mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    assert close(mixer(x), functional.linear(mixed, mixer.out.weight), x.dtype)
+    assert seen_by(mixer, x, 0) == list(range(33))
+
+
+def test_both_ways_cannot_be_continued_nor_decode_nor_have_a_window():
+    mixer = build(causal=False)
+    with pytest.raises(PacelineError, match="it cannot be continued"):
+        mixer.extend(sequence(1, 3), mixer.initial_state(1))
+    with pytest.raises(PacelineError, match="an encoder, not a decoder"):
+        Decoder(5, [mixer], hidden=0)
+    with pytest.raises(PacelineError, match="a window is of earlier tokens"):
+        build(causal=False, window=8)
+
+
+def test_the_meter_tells_the_share_of_heads_only_where_some_are_shared():
+    assert build().meters() == build(window=3).meters() == {}
+    assert build(kv_heads=1).meters() == {"kept": 0.25} and build(kv_heads=2).meters() == {"kept": 0.5}
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 3}, {"causal": False}, {"rotary": False}])
+def test_mean_pooling_copied_heads_changes_nothing(options):
+    full, x = build(**options), sequence(2, 20)
+    with torch.no_grad():
+        k, v = full.qkv.weight[16:].unflatten(0, (2, 4, 4)).unbind()
+        for heads in (k, v):  # two pairs of twins
+            heads[1], heads[3] = heads[0], heads[2]
+    pooled = mean_pool(full, 2)
+    assert close(pooled(x), full(x), x.dtype) and pooled.qkv.weight.shape == (16 + 2 * 8, 16)
+    assert pooled.qkv.weight.requires_grad and all(p.grad is None for p in pooled.parameters())
+
+
+def test_mean_pooling_takes_the_mean_of_each_group():
+    full = build()
+    pooled = mean_pool(full, 2)
+    _, k, _ = full.qkv.weight.split(16)
+    assert torch.equal(pooled.qkv.weight[:16], full.qkv.weight[:16])
+    assert close(pooled.qkv.weight[20:24], (k[8:12] + k[12:16]) / 2, k.dtype)
+    assert torch.equal(mean_pool(full, 4).qkv.weight, full.qkv.weight)
+    for heads in (0, 3, 8):
+        with pytest.raises(PacelineError, match=f"kv_heads={heads} does not divide the layer's 4"):
+            mean_pool(full, heads)

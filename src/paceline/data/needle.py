@@ -46,6 +46,7 @@ class Needle(Generated):
 
     name = "needle"
     title = "Needle in a haystack"
+    one_answer = True
 
     def __init__(
         self,

@@ -3,7 +3,8 @@
     k1 v1 k2 v2 ... . . . . . q q q q ...      each q is one of the keys, and its answer is that key's value
 
 The pairs come first, then a stretch of blanks, then the queries; an answer is never shown. The distance from a query
-to its pair is at least the stretch, so what cannot look back or remember that far must guess.
+to its pair is at least the stretch, so what cannot look back or remember that far must guess. With reads=2 the whole
+comes twice, and only the second queries are asked: on the second reading it is known what will be (JRT-Prompt).
 """
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 from paceline.data._contract import IGNORE, Batch, Generated
+from paceline.data._twice import read_twice
 
 PAPERS = (
     Source(title="Zoology: Measuring and Improving Recall in Efficient Language Models", arxiv="2312.04927", year=2023),
@@ -28,20 +30,26 @@ class Recall(Generated):
         values: kinds of values.
         stretch: blanks between the last pair and the first query.
         queries: questions asked, drawn from the pairs.
+        reads: how often the sequence is read, 1 or 2.
 
     Raises:
-        PacelineError: more pairs than keys, or a size below 1.
+        PacelineError: more pairs than keys, a size below 1, or other reads.
     """
 
     name = "recall"
     title = "Associative recall"
 
-    def __init__(self, pairs: int = 4, keys: int = 8, values: int = 8, stretch: int = 16, queries: int = 16) -> None:
+    def __init__(
+        self, pairs: int = 4, keys: int = 8, values: int = 8, stretch: int = 16, queries: int = 16, reads: int = 1
+    ) -> None:
         if not 1 <= pairs <= keys or min(values, queries) < 1 or stretch < 0:
             raise PacelineError(f"recall: pairs={pairs} needs keys={keys} at least as many, and no size below 1.")
+        if reads not in (1, 2):
+            raise PacelineError(f"recall: reads={reads} is not offered; read once or twice.")
         self.pairs, self.keys, self.values, self.stretch, self.queries = pairs, keys, values, stretch, queries
-        self.vocab_size, self.length = keys + values + 1, 2 * pairs + stretch + queries
-        self.prompt = 2 * pairs + stretch
+        self.reads, once = reads, 2 * pairs + stretch + queries
+        self.vocab_size, self.length = keys + values + 1, reads * once
+        self.prompt = self.length - queries
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """Keys are tokens 0 .. keys-1, values the next ones, the blank the last."""
@@ -53,13 +61,15 @@ class Recall(Generated):
         ids = torch.cat((told, blanks, keys.gather(1, asked)), dim=1)
         targets = torch.full_like(ids, IGNORE)
         targets[:, -self.queries :] = values.gather(1, asked)
-        return Batch(ids, targets)
+        batch = Batch(ids, targets)
+        return read_twice(batch, ids.shape[1]) if self.reads == 2 else batch
 
     def describe(self) -> str:
         """See `Task.describe`."""
         return (
             f"{self.pairs} key-value pairs are told, {self.stretch} blanks follow, then {self.queries} keys ask for "
-            f"their values; at least {self.stretch + 1} tokens lie between a pair and a question."
+            f"their values; at least {self.stretch + 1} tokens lie between a pair and a question"
+            f"{', and all is read twice' if self.reads == 2 else ''}."
         )
 
     @property

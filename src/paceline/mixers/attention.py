@@ -13,13 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paceline.blocks.rotary import Rotary, rotate
-from paceline.core.card import Source
+from paceline.core.card import Paper, Source
 from paceline.core.errors import PacelineError
 from paceline.mixers._contract import Flops, Mixer, MixerState
 from paceline.mixers._window import naive_windowed_attention, window_products, windowed_attention
 
 PAPERS = (
     Source(title="Attention Is All You Need", arxiv="1706.03762", year=2017),
+    Paper(
+        title="Fast Transformer Decoding: One Write-Head is All You Need",
+        arxiv="1911.02150",
+        year=2019,
+        says="one key and value head for all queries is far less to keep and to read, and hardly worse",
+    ),
     Source(title="GQA: Training Generalized Multi-Query Transformer Models", arxiv="2305.13245", year=2023),
     Source(title="Longformer: The Long-Document Transformer", arxiv="2004.05150", year=2020, says="sliding window"),
 )
@@ -106,6 +112,10 @@ class Attention(Mixer):
             return Flops(projections + 4.0 * rows * length * length * self.head_width)
         return Flops(projections + window_products(rows, length, self.window - 1, self.head_width, self.head_width))
 
+    def meters(self) -> dict[str, float]:
+        """`kept`: key and value heads for each query head, where that is not all; a window shortens what each holds."""
+        return {} if self.kv_heads == self.heads else {"kept": self.kv_heads / self.heads}
+
     def _project(self, x: Tensor, start: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.qkv(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
         q, k, v = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
@@ -133,6 +143,24 @@ class Attention(Mixer):
 
     def _merge(self, heads: Tensor) -> Tensor:
         return self.out(heads.transpose(1, 2).flatten(2))
+
+
+@torch.no_grad()
+def mean_pool(attention: Attention, kv_heads: int) -> Attention:
+    """The same layer with fewer key and value heads, each the mean of those that it stands for: GQA's conversion.
+
+    Raises:
+        PacelineError: the layer's key and value heads are not a multiple of `kv_heads`.
+    """
+    if kv_heads < 1 or attention.kv_heads % kv_heads:
+        raise PacelineError(f"mean_pool: kv_heads={kv_heads} does not divide the layer's {attention.kv_heads}.")
+    rotary, weight, sizes = attention.rotary is not None, attention.qkv.weight, (attention.heads, attention.kv_heads)
+    pooled = Attention(attention.d_model, attention.heads, kv_heads, attention.window, rotary, attention.causal)
+    q, k, v = weight.unflatten(0, (-1, attention.head_width)).split((*sizes, sizes[1]))
+    means = [z.unflatten(0, (kv_heads, -1)).mean(1) for z in (k, v)]
+    pooled.to(weight).qkv.weight.copy_(torch.cat((q, *means)).flatten(0, 1))
+    pooled.out.weight.copy_(attention.out.weight)
+    return pooled
 
 
 def naive_attention(part: Attention, x: Tensor) -> Tensor:
