@@ -91,7 +91,7 @@ def test_what_hip_cannot_read_is_refused_in_a_sentence():
 
 
 def test_models_that_hip_cannot_serve_are_refused():
-    with pytest.raises(PacelineError, match="no attention that HiP can"):
+    with pytest.raises(PacelineError, match="no attention that can be exchanged"):
         use_hip(foreign("mamba").model)
     gemma = foreign("gemma3").model
     use_hip(gemma, SMALL, dense_layers=0)
