@@ -86,6 +86,22 @@ def test_the_answer_is_the_mean_of_what_the_layers_tell():
     assert torch.allclose(lm.logits(text)[:, 4], expected, atol=1e-5)
 
 
+@torch.no_grad()
+def test_gates_are_told_in_the_order_of_the_tokens():
+    """The second layer reads from right to left: the first token is the last that it hears of."""
+    lm = model(("attention(heads=2, window=1)", PLANS["seqboat"][0]))
+    torch.nn.init.constant_(lm.mixers[1].configurator.logits.bias, 0.0)
+    torch.nn.init.normal_(lm.mixers[1].configurator.logits.weight)
+    text, gates = ids(), []
+    for first in range(VOCABULARY):
+        text[:, 0] = first
+        lm.logits(text)
+        assert lm.traces().keys() == {1}
+        gates.append(lm.traces()[1])
+    apart = torch.stack(gates).amax(0) - torch.stack(gates).amin(0)
+    assert (apart[:, 1:] == 0).all() and (apart[:, 0] > 0).any()
+
+
 def test_it_cannot_go_on():
     lm, text = model(BOTH_WAYS), ids()
     for ask in (lm.extend, lm.read_prompt, lm):

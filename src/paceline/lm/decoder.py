@@ -191,6 +191,10 @@ class Decoder(nn.Module):
                 read |= {f"{name}.{index}": value for name, value in told.items()}
         return read
 
+    def traces(self) -> dict[int, Float[Tensor, "b t"]]:
+        """By layer, the gates of the last run, of layers that choose tokens."""
+        return {i: gates for i, mixer in enumerate(self.mixers) if (gates := mixer.trace()) is not None}
+
     def begin_step(self) -> None:
         """Tell the parts that an optimizer step begins: those that count over its passes begin anew."""
         for module in self.modules():

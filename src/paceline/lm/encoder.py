@@ -35,6 +35,10 @@ class Encoder(Decoder):
             x = layer(x.flip(1)).flip(1) if index % 2 else layer(x)
         return self.norm(x)
 
+    def traces(self) -> dict[int, Float[Tensor, "b t"]]:
+        """By layer, in the order of the tokens."""
+        return {index: gates.flip(1) if index % 2 else gates for index, gates in super().traces().items()}
+
     def flops(self, batch: int, length: int) -> Flops:
         """As the decoder's, but that the head reads one vector a sequence."""
         whole = super().flops(batch, length)

@@ -45,9 +45,8 @@ def evaluate(model: Decoder, task: Task, batch: int = 32) -> Evaluation:
         flops += model.flops(*ids.shape).total
         for name, value in model.meters().items():
             read[name] = read.get(name, 0.0) + value * len(ids) / len(data.ids)
-        for index, mixer in enumerate(model.mixers):
-            if (trace := mixer.trace()) is not None:
-                gates.setdefault(index, []).append(trace)
+        for index, trace in model.traces().items():
+            gates.setdefault(index, []).append(trace)
     model.train(was_training)
     whole = {index: torch.cat(parts) for index, parts in gates.items()}
     meters = read | {f"activated.{index}": (g > 0).float().mean().item() for index, g in whole.items()}
