@@ -127,3 +127,13 @@ def test_no_query_reads_more_than_its_budget():
 def test_sizes_that_do_not_fit_are_refused(wrong):
     with pytest.raises(PacelineError, match="hip: "):
         HiP(8, **wrong)
+
+
+def test_sequences_on_which_it_would_be_full_attention_are_refused():
+    part = HiP(8, heads=2, keys=32, window=16, sinks=16)
+    full = part.sizes.dense
+    part.check_length(full + 1)
+    with pytest.raises(PacelineError, match=f"cover all of {full} tokens, which is full attention"):
+        part.check_length(full)
+    part(torch.randn(1, full, 8))
+    assert part.meters()["attended"] == 1.0

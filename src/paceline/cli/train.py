@@ -17,7 +17,7 @@ from paceline.core.lock import NAME, hold
 from paceline.core.seeds import derive
 from paceline.data.text import Text
 from paceline.lm.checkpoint import save_model
-from paceline.lm.config import DEEPEST, build, fit
+from paceline.lm.config import DEEPEST, build, check_length, fit
 from paceline.lm.distributed import join
 from paceline.lm.evaluate import evaluate
 from paceline.lm.train import Recipe, train
@@ -60,6 +60,7 @@ def run(
         recipe.steps(length)
         world.fewest(batch)
         config = fit([mixer] * layers, Text.vocab_size, params, feed_forward=feed_forward)
+        check_length(config, length)
 
         def prepare() -> str:
             if out.exists() and not out.is_dir():

@@ -118,6 +118,17 @@ def build(config: Config) -> Decoder:
         raise PacelineError(f"Cannot build {plan[:200]} at width {config.d_model}: {reason}") from error
 
 
+def check_length(config: Config, length: int) -> None:
+    """Refuse to train a plan on sequences of `length` tokens if a part of it would then be another one.
+
+    Raises:
+        PacelineError: with the mend.
+    """
+    with torch.device("meta"):
+        for name in dict.fromkeys(config.plan):
+            mixer(name, config.d_model).check_length(length)
+
+
 def fit(
     plan: Sequence[str],
     vocab_size: int,

@@ -89,6 +89,13 @@ class Mixer(nn.Module, ABC):
         alone = self(nn.utils.rnn.pad_sequence(pieces, batch_first=True))
         return torch.cat([row[:count] for row, count in zip(alone, counts.tolist(), strict=True)]).unsqueeze(0)
 
+    def check_length(self, length: int) -> None:
+        """Refuse sequences of so many tokens, if on these the part would be another one.
+
+        Raises:
+            PacelineError: with the mend.
+        """
+
     def meters(self) -> dict[str, float]:
         """What the part did in its last run; empty for a part that always does everything."""
         return {}

@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from paceline.core.card import Paper
+from paceline.core.errors import PacelineError
 from paceline.mixers._contract import Flops, Mixer, MixerState
 from paceline.mixers._hip import Pruning, hip_attention, work
 from paceline.mixers.attention import Attention
@@ -108,6 +109,18 @@ class HiP(Mixer):
         pairs = 2 * split * split + 2 * queries * sizes.attended + searched
         weights = part.qkv.weight.numel() + part.out.weight.numel()
         return Flops(2.0 * batch * length * weights + 2.0 * rows * part.head_width * pairs)
+
+    def check_length(self, length: int) -> None:
+        """Refuse sequences on which every key is attended.
+
+        Raises:
+            PacelineError: it would be full attention.
+        """
+        if length <= self.sizes.dense:
+            raise PacelineError(
+                f"hip: keys={self.sizes.keys} and window={self.sizes.window} cover all of {length} tokens, which is "
+                "full attention: give fewer, such as hip(keys=64, window=32)."
+            )
 
     def meters(self) -> dict[str, float]:
         """`attended`: of the pairs that full attention sees, those seen in the last run."""

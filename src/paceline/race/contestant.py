@@ -13,7 +13,7 @@ from paceline.core.seeds import derive
 from paceline.core.spec import Spec, parse
 from paceline.data._contract import Task
 from paceline.lm.checkpoint import save_model
-from paceline.lm.config import Config, build, fit
+from paceline.lm.config import Config, build, check_length, fit
 from paceline.lm.decoder import Decoder
 from paceline.lm.evaluate import Evaluation, evaluate
 from paceline.lm.train import Recipe, train
@@ -138,7 +138,7 @@ class Model(Contestant):
         """See `Contestant.check`."""
         if self.form == "encoder" and not event.task.one_answer:
             raise PacelineError(f"An encoder gives one answer a sequence, and {event.task.name} asks for more.")
-        self.config(event)
+        check_length(self.config(event), event.task.length)
         self._recipe(event, self.settings[0]).steps(event.task.length)
 
     def run(self, job: Job, report: Report) -> Outcome:
