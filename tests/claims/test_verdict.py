@@ -1,9 +1,12 @@
 """Facts about verdicts: they follow from the bars that were declared, and from nothing else."""
 
+import dataclasses
+
 import pytest
 
 from paceline.claims._contract import Bar, Design
 from paceline.claims._verdict import EQUIVALENT, FAILS, HOLDS, UNCLEAR, advantages, decide
+from paceline.core.errors import PacelineError
 from paceline.race.contestant import Model
 
 NOISE = (0.01, -0.02, 0.015, -0.005, 0.02, -0.01, 0.005, -0.015)
@@ -87,6 +90,13 @@ def test_a_currency_counts_the_share_saved():
 def test_a_method_acts_where_its_sham_is_worse_and_its_meter_moves(sham, meter, acts):
     race = result(around(0.8), [0.5] * 8, sham=[sham] * 8, meters=meter)
     assert decide(design(), race, True)["marks"]["acts"] is acts
+
+
+def test_a_meter_that_nothing_reads_is_refused():
+    wrong = dataclasses.replace(design(), meter="activted")
+    with pytest.raises(PacelineError, match="ema has no meter 'activted'; its meters are: activated"):
+        decide(wrong, result(around(0.8), [0.5] * 8), True)
+    assert decide(wrong, result([None] * 8, [0.5] * 8), True)["marks"]["acts"] is False
 
 
 def test_pairs_are_seeds_that_both_finished():

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paceline.claims._contract import Bar, Design
+from paceline.core.errors import PacelineError
 from paceline.race.statistics import ALPHA, holm, mean_interval, sign_flip, tost
 
 HOLDS, FAILS, EQUIVALENT, UNCLEAR = "HOLDS", "FAILS", "EQUIVALENT", "UNCLEAR"
@@ -16,6 +17,9 @@ def decide(design: Design, result: Mapping[str, Any], faithful: bool) -> dict[st
     A bar HOLDS where the paired differences exceed `by` beyond chance, FAILS where they fall short of it beyond chance,
     and is EQUIVALENT where they are within `equal` of zero. The claim FAILS with any bar, HOLDS with all, is EQUIVALENT
     where some bars are and the others hold, and UNCLEAR otherwise.
+
+    Raises:
+        PacelineError: the method has no such meter as was declared.
     """
     bars = [*design.bars, *design.shams]
     differences = [advantages(bar, result) for bar in bars]
@@ -83,13 +87,12 @@ def _overall(verdicts: Sequence[str]) -> str:
 
 def _moved(design: Design, result: Mapping[str, Any]) -> bool:
     """Whether the meter of the first contestant, the method, was anything but constant 0 or constant 1."""
-    values = [
-        value
-        for cell in result["cells"]
-        if cell["contestant"] == design.contestants[0].name and cell["status"] == "done"
-        for name, value in cell["meters"].items()
-        if name.partition(".")[0] == design.meter
-    ]
+    method = design.contestants[0].name
+    read = [c["meters"] for c in result["cells"] if c["contestant"] == method and c["status"] == "done"]
+    values = [value for meters in read for name, value in meters.items() if name.partition(".")[0] == design.meter]
+    if read and not values:
+        known = ", ".join(sorted({name.partition(".")[0] for meters in read for name in meters})) or "none"
+        raise PacelineError(f"{method} has no meter {design.meter!r}; its meters are: {known}.")
     return bool(values) and not all(v == 0 for v in values) and not all(v == 1 for v in values)
 
 
