@@ -6,7 +6,8 @@ from torch.nn import functional
 
 from paceline.core.errors import PacelineError
 from paceline.core.tolerances import close
-from paceline.mixers.aaren import Aaren, naive_aaren
+from paceline.mixers import aaren
+from paceline.mixers.aaren import Aaren, averages, naive_aaren
 
 
 def build(d_model=8, heads=2, dtype=torch.float64):
@@ -18,8 +19,29 @@ def sequence(*shape, dtype=torch.float64, seed=1):
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
+def outcome(inputs):
+    """Averages, the state after them, and the gradients that there are."""
+    scores, values, m, sums = (z.clone().requires_grad_() for z in inputs)
+    y, top, after = averages(scores, values, m, sums)
+    (y.sin().sum() + (after / after[..., -1:].detach()).square().sum()).backward()
+    return [y.detach(), top.detach(), after.detach(), scores.grad, values.grad, sums.grad]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("length", "width"), [(1, 1), (150, 6), (2000, 24)])
+def test_compiled_or_not_the_averages_are_the_same(length, width, dtype, monkeypatch):
+    scores, values = sequence(2, 2, length, dtype=dtype), sequence(2, length, 2 * width, dtype=dtype, seed=2)
+    sums = sequence(2, 2, width + 1, dtype=dtype, seed=3)
+    inputs = [scores, values, sequence(2, 2, dtype=dtype, seed=4), sums.abs()]
+    assert aaren.compilable(*inputs)
+    compiled = outcome(inputs)
+    monkeypatch.setattr(aaren, "compilable", lambda *_: False)
+    assert all(close(ours, theirs, dtype) for ours, theirs in zip(compiled, outcome(inputs), strict=True))
+
+
 @torch.no_grad()
-def test_three_levels_of_chunks_equal_the_recurrence():
+def test_three_levels_of_chunks_equal_the_recurrence(monkeypatch):
+    monkeypatch.setattr(aaren, "compilable", lambda *_: False)
     part, x = build(), sequence(1, 64 * 64 + 70, 8)
     assert close(part(x), naive_aaren(part, x), x.dtype)
 

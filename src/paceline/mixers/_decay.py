@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
+
+from paceline.mixers._toeplitz import Dense
 
 CHUNK = 64
 
@@ -38,25 +41,36 @@ def decayed_attention(
     """
     length = q.shape[2]
     chunk = min(CHUNK, length)
+    last = (length - 1) % chunk + 1  # tokens in the last chunk
     steps, rate = torch.arange(chunk, device=q.device), rate.view(-1, 1, 1)
     ages = steps.unsqueeze(1) - steps
     decay = torch.exp(-rate * ages.clamp(min=0)) * (ages >= 0)  # (heads, c, c)
-    outputs = []
-    for start in range(0, length, chunk):  # over chunks, not tokens
-        qc, kc, vc = (z[:, :, start : start + chunk] for z in (q, k, v))
-        size = qc.shape[2]
-        inside = (qc @ kc.transpose(2, 3) * decay[:, :size, :size]) @ vc
-        through = torch.exp(-rate * (steps[:size] + 1).unsqueeze(1)) * (qc @ s)
-        outputs.append(inside + through)
-        leaving = torch.exp(-rate * (size - 1 - steps[:size]).unsqueeze(1))
-        s = torch.exp(-rate * size) * s + (kc * leaving).transpose(2, 3) @ vc
-        s = s if moved is None else moved(s, size)
-    return torch.cat(outputs, dim=2), s, through.detach()
+    leaving = torch.exp(-rate * (chunk - 1 - steps).unsqueeze(1))
+    q, k, v = (_fold(z, chunk) for z in (q, k, v))  # (b, heads, chunks, c, .)
+    kept = k[:, :, -1, :last] * leaving[:, chunk - last :], v[:, :, -1, :last]
+    states = [s]
+    if q.shape[2] > 1:
+        left = (k[:, :, :-1] * leaving.unsqueeze(1)).transpose(3, 4) @ v[:, :, :-1]
+        fading = torch.exp(-rate * chunk)
+        for piece in left.unbind(2):  # over chunks, not tokens
+            after = fading * states[-1] + piece
+            states.append(after if moved is None else moved(after, chunk))
+    inside = (q @ k.transpose(3, 4) * decay.unsqueeze(1)) @ v
+    through = torch.exp(-rate * (steps + 1).unsqueeze(1)).unsqueeze(1) * (q @ torch.stack(states, dim=2))
+    s = torch.exp(-rate * last) * states[-1] + kept[0].transpose(2, 3) @ kept[1]
+    s = s if moved is None else moved(s, last)
+    return Dense.apply(inside + through).flatten(2, 3)[:, :, :length], s, through[:, :, -1, :last].detach()
+
+
+def _fold(z: Tensor, chunk: int) -> Tensor:
+    """(b, heads, t, s) -> (b, heads, chunks, c, s), dense, with zeros after the end."""
+    lacking = -z.shape[2] % chunk
+    return (functional.pad(z, (0, 0, 0, lacking)) if lacking else z).contiguous().unflatten(2, (-1, chunk))
 
 
 def decayed_products(batch: int, heads: int, length: int, key_width: int, value_width: int) -> float:
     """Forward operations in the matrix products of `decayed_attention`."""
     chunk = min(CHUNK, length)
-    whole, rest = divmod(length, chunk)
-    inside = 2.0 * (whole * chunk**2 + rest**2) * (key_width + value_width)
-    return batch * heads * (inside + 4.0 * length * key_width * value_width)
+    filled = -(-length // chunk) * chunk
+    inside = 2.0 * filled * chunk * (key_width + value_width)
+    return batch * heads * (inside + 2.0 * (filled + length) * key_width * value_width)

@@ -8,14 +8,21 @@ the token before is done for a tile of tokens at once; what remains is one fused
 numbers. The tile stays in the cache; the states at its borders are kept, and those inside are computed again in the
 backward pass, so that memory is t e numbers and not t n e. The backward pass is written by hand, and once only: there
 is no second derivative.
+
+`gated_scan` and `short_convolution` are what stands around it in Mamba. Where numba is installed (`pip install
+paceline[fast]`), single and double precision on a processor take the compiled loops of `_scan_numba.py` and
+`_conv_numba.py` instead: the same numbers, sooner.
 """
 
+import functools
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 TILE = 2**19
 """Numbers of h that a tile holds, about: what a processor's cache keeps, and enough to hide what a call costs."""
@@ -48,6 +55,72 @@ def selective_scan(
     return y, after
 
 
+def gated_scan(
+    delta: Float[Tensor, "b t e"],
+    x: Float[Tensor, "b t e"],
+    z: Float[Tensor, "b t e"],
+    b_in: Float[Tensor, "b t n"],
+    c_out: Float[Tensor, "b t n"],
+    a: Float[Tensor, "n e"],
+    skip: Float[Tensor, " e"],
+    h: Float[Tensor, "b n e"],
+) -> tuple[Float[Tensor, "b t e"], Float[Tensor, "b n e"]]:
+    """(C h + skip x) SiLU(z) with the scan of u = delta x, in the dtype of x, and the last state.
+
+    Args:
+        delta: step sizes, above 0.
+        x: inputs.
+        z: gates.
+        b_in: input weights B.
+        c_out: output weights C.
+        a: rates A, below 0.
+        skip: weights D of the input in the output.
+        h: the state before the first token.
+    """
+    inputs = (delta, x, z, b_in, c_out, a, skip, h)
+    if compilable(*inputs):
+        from paceline.mixers._scan_numba import CompiledScan
+
+        gated, after = CompiledScan.apply(*(part.contiguous() for part in inputs))
+        return gated, after
+    step, u, writing, reading = (part.transpose(0, 1) for part in (delta, delta * x, b_in, c_out))
+    y, after = selective_scan(step, u, writing, reading, a, h)
+    return (y.transpose(0, 1).type_as(x) + skip * x) * functional.silu(z), after
+
+
+def short_convolution(
+    x: Float[Tensor, "b t e"], before: Float[Tensor, "b k e"], weight: Float[Tensor, "k+1 e"], bias: Float[Tensor, " e"]
+) -> Float[Tensor, "b t e"]:
+    """SiLU of a causal convolution, channel by channel, over a token and the k before it.
+
+    Args:
+        x: inputs.
+        before: the last k inputs before the first.
+        weight: weights, that of the token itself last.
+        bias: what is added.
+    """
+    if compilable(x, before, weight, bias):
+        from paceline.mixers._conv_numba import CompiledConvolution
+
+        out: Tensor = CompiledConvolution.apply(*(part.contiguous() for part in (x, before, weight, bias)))
+        return out
+    seen, out = torch.cat((before, x), dim=1), bias
+    for i, tap in enumerate(weight.unbind()):
+        out = torch.addcmul(out, seen[:, i : i + x.shape[1]], tap)
+    return functional.silu(out)
+
+
+def compilable(*inputs: Tensor) -> bool:
+    """Whether there are compiled loops and they can read the tensors: of one precision, in the processor's memory."""
+    here = all(part.device.type == "cpu" for part in inputs) and not torch.compiler.is_compiling()
+    return here and {part.dtype for part in inputs} in ({torch.float32}, {torch.float64}) and _has_numba()
+
+
+@functools.cache
+def _has_numba() -> bool:
+    return find_spec("numba") is not None
+
+
 def _tile(h: Tensor) -> int:
     return max(16, min(256, TILE // h.numel()))
 
@@ -75,9 +148,8 @@ class _SelectiveScan(torch.autograd.Function):
             torch.mul(b_in[part].unsqueeze(3), u[part].unsqueeze(2), out=states[:size])
             for decay, state in zip(decays[:size].unbind(), states[:size].unbind(), strict=True):
                 h = state.addcmul_(decay, h)
-            outputs = torch.bmm(c_out[part].flatten(0, 1).unsqueeze(1), states[:size].flatten(0, 1))
-            y[part] = outputs.view_as(y[part])
             h = h.clone()  # the buffer is used again
+            torch.sum(states[:size].mul_(c_out[part].unsqueeze(3)), 2, out=y[part])
         ctx.save_for_backward(delta, u, b_in, c_out, a, *borders)
         return y, h
 

@@ -9,6 +9,7 @@ so that a head's past is a triple: the largest score m, u = sum_j exp(s_j - m) a
 Layers stack as a Transformer's do, each with its own query, and outputs pass through W_o: only the query differs.
 Computed in chunks of c tokens: inside by the triangle of exp(s_j - m_i) times the values, between them by the same
 prefix over the chunks' triples, and so on: no loop over tokens or chunks. The paper scans tree-wise: the same numbers.
+Where numba is installed, a processor takes the recurrence itself, compiled: see `_average_numba.py`.
 Time O(b t d (d + c)), linear in t. State: heads x (s + 2) numbers a sequence, s = d / heads, whatever the length.
 
 Departures: W_q and W_k without bias (on keys it cancels in the softmax). The product q W_k is taken first, so that no
@@ -23,7 +24,7 @@ from torch.nn import functional
 from paceline.core.card import Paper
 from paceline.core.errors import PacelineError
 from paceline.mixers._contract import Flops, Mixer, MixerState
-from paceline.mixers._scan import wide
+from paceline.mixers._scan import compilable, wide
 
 PAPERS = (
     Paper(
@@ -72,11 +73,10 @@ class Aaren(Mixer):
 
     def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
         """See `Mixer.extend`."""
-        scores, values = self.scores(x).to(wide(x.dtype)), self._heads(self.to_value(x)).to(wide(x.dtype))
+        scores, values = self.scores(x).to(wide(x.dtype)), self.to_value(x).to(wide(x.dtype))
         self._attended = _effective(scores.detach())
-        m, sums = prefixes(scores, functional.pad(values, (0, 1), value=1.0), state["m"], state["sums"])
-        y = (sums[..., :-1] / sums[..., -1:]).type_as(x)
-        return self.out(y.transpose(1, 2).flatten(2)), {"m": m[..., -1].clone(), "sums": sums[..., -1, :].clone()}
+        y, m, sums = averages(scores, values, state["m"], state["sums"])
+        return self.out(y.type_as(x)), {"m": m, "sums": sums}
 
     def scores(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b heads t"]:
         """q . k_j / sqrt(s) of each head and token."""
@@ -89,15 +89,17 @@ class Aaren(Mixer):
         return batch * self.heads * (self.head_width + 2) * wide(self.out.weight.dtype).itemsize
 
     def flops(self, batch: int, length: int) -> Flops:
-        """Values, scores and output, the query's two products, and the triangles of all levels."""
-        tokens = 2.0 * batch * length * self.d_model * (2 * self.d_model + self.heads)
+        """Values, scores and output, the query's two products, and the recurrence or the triangles of all levels."""
+        tokens = 2.0 * batch * length * self.d_model * (2 * self.d_model + self.heads) + 4.0 * self.d_model**2
+        if compilable(self.out.weight.new_empty(0, dtype=wide(self.out.weight.dtype))):
+            return Flops(tokens, 4.0 * batch * length * self.d_model)
         rows, inside = batch * self.heads, 0.0
         while length:
             chunk = min(CHUNK, length)
             chunks = -(-length // chunk)
             inside += 2.0 * rows * chunks * chunk**2 * (self.head_width + 1)
             length = chunks - 1
-        return Flops(tokens + 4.0 * self.d_model**2 + inside)
+        return Flops(tokens + inside)
 
     def meters(self) -> dict[str, float]:
         """`attended`: effective tokens behind the last output, (sum w)^2 / sum w^2, as a share of the last run's.
@@ -108,6 +110,24 @@ class Aaren(Mixer):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+
+
+def averages(
+    scores: Float[Tensor, "b h t"],
+    values: Float[Tensor, "b t d"],
+    m: Float[Tensor, "b h"],
+    sums: Float[Tensor, "b h v"],
+) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b h"], Float[Tensor, "b h v"]]:
+    """Each head's averages w / u, going on from a state (m, sums), and the state after them."""
+    if compilable(scores, values, m, sums):
+        from paceline.mixers._average_numba import CompiledAverages
+
+        y, top, after = CompiledAverages.apply(*(part.contiguous() for part in (scores, values, m, sums)))
+        return y, top, after
+    split = values.unflatten(2, (scores.shape[1], -1)).transpose(1, 2)
+    tops, all_sums = prefixes(scores, functional.pad(split, (0, 1), value=1.0), m, sums)
+    y = (all_sums[..., :-1] / all_sums[..., -1:]).transpose(1, 2).flatten(2)
+    return y, tops[..., -1].clone(), all_sums[..., -1, :].clone()
 
 
 def prefixes(

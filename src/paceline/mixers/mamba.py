@@ -8,7 +8,8 @@
     output = W_out ((C_t h_t + D x_t) * SiLU(z))
 
 What a token writes, reads and forgets depends on the token: that is the selection. Start and names of the weights are
-the authors', so theirs load here. The scan is in `_scan.py`. Half precision is scanned, and remembered, in float32.
+the authors', so theirs load here. Scan and convolution are in `_scan.py`. Half precision is scanned, and remembered,
+in float32.
 Time O(b t e (d + n)), linear in t. State: e (n + d_conv - 1) numbers a sequence.
 """
 
@@ -23,7 +24,7 @@ from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 from paceline.core.hints import hint
 from paceline.mixers._contract import Flops, Mixer, MixerState
-from paceline.mixers._scan import selective_scan, wide
+from paceline.mixers._scan import gated_scan, short_convolution, wide
 
 PAPERS = (
     Source(title="Mamba: Linear-Time Sequence Modeling with Selective State Spaces", arxiv="2312.00752", year=2023),
@@ -85,17 +86,16 @@ class Mamba(Mixer):
 
     def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
         """See `Mixer.extend`."""
-        inner, z = self.in_proj(x.transpose(0, 1)).chunk(2, dim=-1)  # time first, as it is scanned
-        seen = torch.cat((state["conv"].transpose(0, 1), inner))
-        convolved: Tensor = self.conv1d.bias  # type: ignore[assignment]
-        for i, weight in enumerate(self.conv1d.weight.squeeze(1).unbind(1)):
-            convolved = torch.addcmul(convolved, seen[i : i + x.shape[1]], weight)
-        inner = functional.silu(convolved)
-        delta, b_in, c_out = self._select(inner)
-        y, h = selective_scan(delta, delta * inner, b_in, c_out, -self.A_log.to(delta.dtype).exp().T, state["h"])
-        y = (y.type_as(inner) + self.D * inner) * functional.silu(z)
-        tail = seen[seen.shape[0] - self.d_conv + 1 :].transpose(0, 1)
-        return self.out_proj(y.transpose(0, 1)), {"conv": tail.clone(memory_format=torch.contiguous_format), "h": h}
+        inner, z = self.in_proj(x).chunk(2, dim=-1)
+        before, weight, bias = state["conv"], self.conv1d.weight.squeeze(1).T, self.conv1d.bias
+        assert bias is not None
+        convolved = short_convolution(inner, before, weight, bias)
+        delta, b_in, c_out = self._select(convolved)
+        rates = -self.A_log.to(delta.dtype).exp().T
+        y, h = gated_scan(delta, convolved, z, b_in, c_out, rates, self.D, state["h"])
+        fresh = inner[:, max(0, x.shape[1] - before.shape[1]) :]
+        tail = torch.cat((before[:, min(x.shape[1], before.shape[1]) :], fresh), dim=1)
+        return self.out_proj(y), {"conv": tail, "h": h}
 
     def state_bytes(self, batch: int, length: int) -> int:
         """h, in float32 at least, and the inputs that the convolution still sees."""
@@ -103,11 +103,11 @@ class Mamba(Mixer):
         return batch * self.inner * (self.d_state * wide(dtype).itemsize + (self.d_conv - 1) * dtype.itemsize)
 
     def flops(self, batch: int, length: int) -> Flops:
-        """Projections and C h; convolution, decays and recurrence are element-wise."""
+        """Projections; convolution, decays, recurrence and C h go channel by channel."""
         maps = (self.in_proj, self.x_proj, self.dt_proj, self.out_proj)
-        weights = sum(part.weight.numel() for part in maps) + self.inner * self.d_state
+        weights = sum(part.weight.numel() for part in maps)
         return Flops(
-            2.0 * batch * length * weights, batch * length * self.inner * (2.0 * self.d_conv + 5.0 * self.d_state)
+            2.0 * batch * length * weights, batch * length * self.inner * (2.0 * self.d_conv + 7.0 * self.d_state)
         )
 
     def _select(self, inner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
