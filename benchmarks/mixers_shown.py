@@ -19,9 +19,9 @@ def verdict(target: dict[str, Any]) -> str:
     return "met" if met else "MISSED"
 
 
-def show(result: dict[str, Any]) -> None:
-    """The tables, for people."""
-    console = Console()
+def show(result: dict[str, Any], targets: bool) -> None:
+    """The tables, for people; targets are for the sizes that they were written for."""
+    console = Console(width=None if Console().is_terminal else 120)
     table = Table("layer", "ms", "tokens/s", "x attention", "of product rate", "peak MB", "passes attention at")
     for name, row in result["rows"].items():
         if row is None:
@@ -31,9 +31,11 @@ def show(result: dict[str, Any]) -> None:
         passes = result["curves"].get(name, {}).get("passes_attention_at") or ""
         table.add_row(
             name, f"{row['ms']:.1f}", f"{row['tokens_per_second']:,.0f}", f"{row['over_attention']:.2f}", share,
-            f"{row['peak_bytes'] / 1e6:.0f}", str(passes),
+            "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}", str(passes),
         )  # fmt: skip
     console.print(table)
+    if not targets:
+        return
     table = Table("target", "against", "asked", "found", "")
     for target in result["targets"]:
         asked = f">= {target['least']:g}" if "least" in target else f"<= {target['most']:g}"
