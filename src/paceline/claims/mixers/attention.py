@@ -22,6 +22,8 @@ CLAIM = (
     "At equal parameters and tokens multi-query attention comes within 0.05 nats (0.0721 bits per byte) of multi-head "
     "attention on text, with at least 70 % less to keep of the past."
 )
+SEEDS = range(8, 40)
+"""A first run, on seeds 0 to 7, could not decide: these are the second's, fixed before it with the bars unchanged."""
 DOUBLE = torch.float64
 METHOD, FULL = "attention(heads=4, kv_heads=1)", "attention(heads=4)"
 SHAM = f"{METHOD}, random_head"
@@ -79,7 +81,7 @@ def design(budget: Budget, corpora: Path) -> Design:
             Model(METHOD, rates=rates, change=random_head),
         ],
         events=events,
-        seeds=2 if budget == "smoke" else 8,
+        seeds=2 if budget == "smoke" else SEEDS,
         bars=[
             Bar("text", METHOD, FULL, by=-MARGIN, equal=MARGIN),
             Bar("text", METHOD, FULL, by=SAVED, measure="state_bytes"),

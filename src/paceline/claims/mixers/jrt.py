@@ -29,6 +29,8 @@ CLAIM = (
     "state: prefix linear attention that reads the prompt both ways, and causal linear attention that reads it twice, "
     "beat causal linear attention that reads it once, the former by more than 0.05 of accuracy."
 )
+SEEDS = range(8, 32)
+"""A first run, on seeds 0 to 7, could not decide: these are the second's, fixed before it with the bars unchanged."""
 DOUBLE = torch.float64
 METHOD = "jrt(heads=2, features=4)"
 CAUSAL = "jrt(heads=2, features=4, encoder=False)"
@@ -135,7 +137,7 @@ def design(budget: Budget, corpora: Path) -> Design:
             Model(METHOD, LAYERS, rates, change=other_prompts),
         ],
         events=events,
-        seeds=2 if budget == "smoke" else 8,
+        seeds=2 if budget == "smoke" else SEEDS,
         bars=[Bar("overlap", METHOD, CAUSAL, by=0.05), Bar("overlap", TWICE, CAUSAL)],
         shams=[Bar("overlap", METHOD, SHAM)],
         meter="ahead",
