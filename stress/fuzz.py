@@ -111,7 +111,7 @@ class Tally:
 # --- what a case is ---------------------------------------------------------------------------------------------------
 
 PARTS = {m: [*inspect.signature(part("mixers", m)).parameters][1:] for m in methods("mixers")}
-SLOW = ("text", "keywords")
+SLOW = ("text", "keywords", "domains")
 """Tasks that read or speak what they are made of."""
 TASKS = {m: [*inspect.signature(part("data", m)).parameters] for m in methods("data") if m not in SLOW}
 PROSE = "The cat sat on the mat. Ein Esel läuft. 猫。\n" * 100

@@ -92,7 +92,7 @@ def test_a_planted_defect_is_found(
         raise LookupError("planted")
 
     monkeypatch.setattr(place, defect)
-    found, failures = tally(fuzz, target, 60, tmp_path)
+    found, failures = tally(fuzz, target, 120, tmp_path)
     assert json.loads(json.dumps(fuzz.asdict(found)))["causes"]  # as it is written to results/fuzz.json
     assert found.failed and "planted" in failures[0] and "--only " + target in failures[0]  # type: ignore[attr-defined]
 
@@ -114,5 +114,5 @@ def test_an_exit_without_one_plain_sentence_is_a_defect(
 
 def test_a_file_written_elsewhere_is_found(fuzz: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paceline.cli.catalogue.find", lambda *_: Path.home().joinpath("stray").touch())
-    _, failures = tally(fuzz, "commands", 60, tmp_path)
+    _, failures = tally(fuzz, "commands", 120, tmp_path)
     assert any("stray" in line and "wrote" in line for line in failures)
