@@ -30,7 +30,9 @@ def torchrun(*args: object, cwd: Path) -> Answer:
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which one process has trained."""
     folder = tmp_path_factory.mktemp("one")
-    run(MIXER, folder / "model", [str(write_notes(folder))], None, 2560, 6000, 2, 64, 5, 3e-3, "swiglu", 0, False, "ddp")
+    run(
+        MIXER, folder / "model", [str(write_notes(folder))], None, 2560, 6000, 2, 64, 5, 3e-3, "swiglu", 0, False, "ddp"
+    )
     return folder
 
 
