@@ -12,6 +12,8 @@ from typing import Any
 from paceline.core.discovery import PACKAGE
 
 VERSIONED = ("torch", "numpy", "scipy")
+ASIDE = frozenset({"paceline", "paceline.core.late"})
+"""What tells transformers of Paceline's models: every module imports it, and it moves no score."""
 
 
 def digests(modules: Iterable[str]) -> dict[str, str]:
@@ -21,7 +23,7 @@ def digests(modules: Iterable[str]) -> dict[str, str]:
     while waiting:
         name = waiting.pop()
         path = _path(name)
-        if name in found or path is None:
+        if name in found or name in ASIDE or path is None:
             continue
         digest, imported = _read(path)
         found[name] = digest
@@ -38,7 +40,7 @@ def stale(stored: dict[str, Any]) -> str | None:
     """Why a stored verdict no longer speaks of this code, or None where it does."""
     known: dict[str, str] = stored.get("sources", {})
     now = digests(known)
-    changed = sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
+    changed = sorted(name for name in {*known, *now} - ASIDE if known.get(name) != now.get(name))
     if changed or not known:
         return "changed: " + ", ".join(name.removeprefix("paceline.") for name in changed[:3]) if changed else "unknown"
     other = [f"{name} {now}" for name, now in versions().items() if stored.get("versions", {}).get(name) != now]
