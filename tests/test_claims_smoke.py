@@ -38,3 +38,10 @@ def test_an_unknown_claim_or_budget_is_refused_with_the_nearest_name():
         find_claim("seqbot")
     with pytest.raises(PacelineError, match="budgets are smoke, cpu, gpu"):
         check_budget("huge")
+
+
+def test_a_claim_of_which_no_cell_could_run_has_no_verdict(tmp_path, monkeypatch):
+    failed = {"cells": [{"status": "failed", "reason": "It crashed: no module"}] * 2}
+    monkeypatch.setattr("paceline.claims._run.race", lambda *_, **__: failed)
+    with pytest.raises(PacelineError, match="Every cell of the claim failed; the first said: It crashed: no module"):
+        run_claim("retnet", "smoke", tmp_path)

@@ -10,6 +10,7 @@ from paceline.claims._contract import Budget, Design
 from paceline.claims._sources import digests, versions
 from paceline.claims._store import check_budget, find_claim
 from paceline.claims._verdict import decide
+from paceline.core.errors import PacelineError
 from paceline.core.spec import parse
 from paceline.race.run import Watcher, race
 
@@ -26,7 +27,7 @@ def run_claim(method: str, budget: Budget, root: Path, watcher: Watcher | None =
         watcher: hears of progress.
 
     Raises:
-        PacelineError: no such claim or budget.
+        PacelineError: no such claim or budget, or no cell of it could run, which is no verdict.
     """
     family, method = find_claim(method)
     check_budget(budget)
@@ -38,6 +39,8 @@ def run_claim(method: str, budget: Budget, root: Path, watcher: Watcher | None =
     folder = root / f"{family}-{method}-{budget}-{code}"
     faithful: bool = module.faithful()
     result = race(design.contestants, design.events, out=folder, seeds=design.seeds, watcher=watcher)
+    if all(cell["status"] == "failed" for cell in result["cells"]):
+        raise PacelineError(f"Every cell of the claim failed; the first said: {result['cells'][0]['reason']}")
     return {
         "claim": module.CLAIM,
         "family": family,
