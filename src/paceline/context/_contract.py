@@ -1,0 +1,94 @@
+"""What a cache policy is: how one layer of attention remembers, and which of it a query reads.
+
+A model calls `attend` once a layer with its new queries, keys and values, positions already applied. What the policy
+remembers is the layer's part of the model's `State`: tensors with the batch first, never changed in place. So every
+policy forks, selects and takes back like any other state, and the bytes it holds are `state.nbytes`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+Memory = Mapping[str, Tensor]
+"""What a layer remembers."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where new tokens stand."""
+
+    layer: int
+    """Of the model, from 0."""
+    layers: int
+    """How many the model has."""
+    length: int
+    """Tokens that were read before these."""
+    mask: Bool[Tensor, "b #h t n"] | None = None
+    """True where a query sees a key, the past's first; None: each sees the past, the earlier ones and itself."""
+
+
+class Policy(ABC):
+    """How attention remembers.
+
+    Attributes:
+        exact: whether it attends as full attention does, up to rounding.
+        cuts: whether everything it remembers has the tokens along dimension 2, so that taking back is cutting.
+        masks: whether it knows masks other than the causal one (padding, sets of texts).
+    """
+
+    exact: bool = False
+    cuts: bool = False
+    masks: bool = False
+
+    @abstractmethod
+    def empty(self, batch: int, heads: int, width: int, like: Tensor) -> Memory:
+        """What is remembered of nothing: `heads` key and value heads of `width` numbers, typed as `like`."""
+
+    @abstractmethod
+    def attend(
+        self,
+        q: Float[Tensor, "b h t s"],
+        k: Float[Tensor, "b g t s"],
+        v: Float[Tensor, "b g t s"],
+        memory: Memory,
+        place: Place,
+    ) -> tuple[Float[Tensor, "b h t s"], Memory]:
+        """What the queries read, and what is remembered with the new keys and values. h is a multiple of g.
+
+        Raises:
+            PacelineError: `place.mask` is given to a policy that does not know masks.
+        """
+
+    def meters(self) -> dict[str, float]:
+        """What it did in the last reads: shares and counts by name."""
+        return {}
+
+
+def read(
+    q: Float[Tensor, "b h t s"],
+    k: Float[Tensor, "b g n s"],
+    v: Float[Tensor, "b g n s"],
+    mask: Bool[Tensor, "b #h t n"] | None = None,
+) -> Float[Tensor, "b h t s"]:
+    """Softmax attention of t queries at the end of n >= t keys, causal or by mask; h / g queries share a key head."""
+    batch, heads, length, width = q.shape
+    groups, keys = k.shape[1], k.shape[2]
+    share = heads // groups
+    if length == 1 and mask is None:  # the heads that share keys stand as queries side by side: nothing is copied
+        return functional.scaled_dot_product_attention(q.reshape(batch, groups, share, width), k, v).reshape(q.shape)
+    if mask is None and keys == length:
+        k, v = (x.repeat_interleave(share, dim=1) for x in (k, v)) if share > 1 else (k, v)
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if mask is None:
+        mask = torch.ones(length, keys, dtype=torch.bool, device=q.device).tril(keys - length)[None, None]
+    if mask.shape[1] == 1:
+        mask = mask.repeat(1, 1, share, 1)
+        joined = functional.scaled_dot_product_attention(q.reshape(batch, groups, share * length, width), k, v, mask)
+        return joined.reshape(q.shape)
+    k, v = (x.repeat_interleave(share, dim=1) for x in (k, v))
+    return functional.scaled_dot_product_attention(q, k, v, mask)
