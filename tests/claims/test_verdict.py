@@ -84,6 +84,32 @@ def test_a_currency_counts_the_share_saved():
     assert decide(design(Bar("recall", "ema", "attention", by=0.3, measure="flops")), race, True)["verdict"] == FAILS
 
 
+def metered(method, rival):
+    """A race in which all score alike, and two layers of each have these meters on every seed."""
+    race = result([0.5] * 8, [0.5] * 8)
+    for cell in race["cells"]:
+        low, high = rival if cell["contestant"] == "attention" else method
+        cell["meters"] = {"domain.0": low, "balance.0": 0.9, "domain.1": high}
+    return race
+
+
+def test_a_meter_counts_as_its_difference_over_the_layers():
+    race, bar = metered((0.1, 0.3), (0.0, 0.1)), Bar("recall", "ema", "attention", by=0.1, measure="meter:domain")
+    assert advantages(bar, race) == pytest.approx([0.15] * 8)
+    declared = dataclasses.replace(design(bar), meter="domain")
+    found = decide(declared, race, True)
+    assert found["verdict"] == HOLDS and "of domain +0.150" in found["effect"]
+    assert decide(declared, metered((0.0, 0.1), (0.1, 0.3)), True)["verdict"] == FAILS
+
+
+def test_a_bar_that_measures_nothing_is_refused_before_a_race_or_with_its_meters():
+    with pytest.raises(PacelineError, match=r"cannot measure 'flop': give score, tokens, flops, .*, or meter:NAME\."):
+        Bar("recall", "ema", "attention", measure="flop")
+    misspelt = Bar("recall", "ema", "attention", measure="meter:domian")
+    with pytest.raises(PacelineError, match="ema has no meter 'domian'; its meters are: balance, domain"):
+        decide(design(misspelt), metered((0.1, 0.3), (0.0, 0.1)), True)
+
+
 @pytest.mark.parametrize(
     ("sham", "meter", "acts"), [(0.4, 0.5, True), (0.8, 0.5, False), (0.4, 0.0, False), (0.4, 1.0, False)]
 )

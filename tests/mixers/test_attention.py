@@ -133,9 +133,27 @@ def test_both_ways_cannot_be_continued_nor_decode_nor_have_a_window():
         build(causal=False, window=8)
 
 
-def test_the_meter_tells_the_share_of_heads_only_where_some_are_shared():
-    assert build().meters() == build(window=3).meters() == {}
-    assert build(kv_heads=1).meters() == {"kept": 0.25} and build(kv_heads=2).meters() == {"kept": 0.5}
+def test_the_meter_is_of_query_heads_that_share_and_of_what_they_read():
+    full, x = build(), sequence(2, 30)
+    full(x)
+    assert full.meters() == build(kv_heads=1).meters() == {}
+    shared = build(kv_heads=2)
+    shared(x)
+    read = shared._attend(*shared._project(x, start=0)).detach().unflatten(1, (2, 2))  # two heads for each pair
+    expected = (read.var(dim=2, unbiased=False).mean() / read.square().mean()).item()
+    assert shared.meters()["diversity"] == pytest.approx(expected, rel=1e-5) and 0.01 < expected < 0.99
+
+
+def test_query_heads_that_ask_the_same_read_the_same():
+    mixer, x = build(kv_heads=1), sequence(2, 30)
+    with torch.no_grad():
+        mixer.qkv.weight[:16] = mixer.qkv.weight[:4].repeat(4, 1)
+    mixer(x)
+    assert mixer.meters()["diversity"] == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        mixer.qkv.weight[20:] = 0  # values
+    mixer(x)
+    assert mixer.meters()["diversity"] == 0
 
 
 @pytest.mark.parametrize("options", [{}, {"window": 3}, {"causal": False}, {"rotary": False}])

@@ -13,7 +13,8 @@ the gradient. The loss is 1 where either is uniform. The scope tells whose choic
 
 Over several passes the last alone knows all choices of the step; the first knows its own, of all processes. No token
 is dropped. f is over tokens times top, as in Megatron-LM, whose `global_aux_loss` follows the paper; losses that leave
-that out, as in transformers, are `top` times as large. Evaluation counts nothing and sends nothing.
+that out, as in transformers, are `top` times as large. Evaluation counts nothing and sends nothing. The paper's models
+leave w = p for any top, and have shared experts and a z-loss besides, which are not here.
 `--feed-forward 'moe(experts=8)'` puts it into the models of `paceline train` and `race`, `lm/huggingface/upcycle.py`
 into Hugging Face's.
 Cost: O(n d E) for the router, O(n top d h) for the experts, each one product on its own rows, sorted by expert.

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from paceline.core.errors import PacelineError
 from paceline.core.ledger import Ledger
+from paceline.core.seeds import derive
 from paceline.data._contract import IGNORE, Batch, Task
 from paceline.data._corpus import open_corpus
 from paceline.lm.pretrained import pretrained
@@ -21,9 +23,15 @@ from paceline.race.contestant import Contestant, Event, Job, Outcome, Report
 TINY = "tiny"
 """In place of a pretrained model: a small one at random, with bytes as tokens, to see that everything runs."""
 
+UNCOUNTED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)
+}
+"""What torch's counter of operations leaves out; by shapes, so that causal attention counts as the whole square."""
+
 Meters = Callable[[], dict[str, float]]
 Change = Callable[[Any], Meters]
-"""Changes a loaded model in place, and returns how to read what the change did there. A module's function."""
+"""Changes a loaded model in place, and returns how to read what the change did there. A module's function. Chance that
+it makes use of follows the cell's seed."""
 
 
 class Excerpts(Task):
@@ -70,7 +78,7 @@ class Excerpts(Task):
         """Those of no seed."""
         return self.sample(self.items, torch.Generator().manual_seed(0))
 
-    def score(self, logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
+    def score(self, logits: Float[Tensor, "b n v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, " b"]:
         """Bits per byte of the text that is asked; logits may be those of the last tokens only."""
         targets = targets[:, -logits.shape[1] :]
         losses = nn.functional.cross_entropy(logits.transpose(1, 2).float(), targets, reduction="none").sum(dim=1)
@@ -137,21 +145,25 @@ class Pretrained(Contestant):
 
     @torch.no_grad()
     def run(self, job: Job, report: Report) -> Outcome:
-        """See `Contestant.run`. Operations are not counted."""
+        """See `Contestant.run`. To read the excerpts is what is billed: the method is applied where it is measured."""
         task = job.event.task
         assert isinstance(task, Excerpts)
         model = load(self.model)
         began = time.monotonic()
+        torch.manual_seed(derive(job.seed, "change"))
         read: Meters = dict if self.change is None else self.change(model)
         data = task.batch(task.items, job.seed, 0)
         items: list[float] = []
+        flops = 0
         for number, (ids, targets) in enumerate(zip(data.ids.split(1), data.targets.split(1), strict=True)):
-            logits = model(ids, logits_to_keep=task.asked + 1, use_cache=False).logits
+            with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
+                logits = model(ids, logits_to_keep=task.asked + 1, use_cache=False).logits
+            flops += counter.get_total_flops()
             items += task.score(logits, targets).tolist()
             report(number + 1, len(data.ids), items[-1])
         parameters = sum(p.numel() for p in model.parameters())
-        bill = Ledger(data.ids.numel(), 0.0, time.monotonic() - began, len(items), parameters)
-        return Outcome(items, [], Ledger(parameters=parameters), read(), evaluation=bill)
+        bill = Ledger(data.ids.numel(), float(flops), time.monotonic() - began, len(items), parameters)
+        return Outcome(items, [], bill, read())
 
 
 def load(name: str) -> Any:

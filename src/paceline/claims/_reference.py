@@ -1,7 +1,16 @@
-"""Weights and inputs that anyone's code can repeat without our generator, to compare a layer with its authors'."""
+"""What a claim's mark `faithful` compares a layer with.
+
+Weights and inputs that anyone's code can repeat without our generator, for the authors' outputs; and the naive twins.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from paceline.core.tolerances import close
+from paceline.mixers._contract import Mixer
 
 
 @torch.no_grad()
@@ -17,3 +26,19 @@ def outputs(layer: nn.Module, tokens: int, width: int = 8) -> Tensor:
     """The layer's outputs (tokens,) in float64 on a sine wave with rising pitch, a weighted sum for each token."""
     x = torch.sin(torch.arange(tokens * width, dtype=torch.float64).square()).view(1, tokens, width)
     return layer(x)[0] @ torch.cos(torch.arange(width, dtype=torch.float64))
+
+
+def equals_naive(examples: Sequence[tuple[Mixer, object]], tokens: int) -> bool:
+    """Whether each part gives in float64 what the paper stated plainly gives.
+
+    Args:
+        examples: as a mixer's `example()`: parts, each with its naive twin.
+        tokens: length of the sequences, two of noise for each part.
+    """
+    torch.manual_seed(0)
+    same = []
+    for part, naive in examples:
+        part, plain = part.double(), cast(Callable[[Mixer, Tensor], Tensor], naive)
+        x = torch.randn(2, tokens, part.d_model, dtype=torch.float64)
+        same.append(close(part(x), plain(part, x), x.dtype))
+    return all(same)

@@ -1,9 +1,10 @@
 """From a race's result to HOLDS, FAILS, EQUIVALENT or UNCLEAR, by the bars that were declared."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-from paceline.claims._contract import Bar, Design
+from paceline.claims._contract import METER, Bar, Design
 from paceline.core.errors import PacelineError
 from paceline.race.statistics import ALPHA, holm, mean_interval, sign_flip, tost
 
@@ -19,7 +20,7 @@ def decide(design: Design, result: Mapping[str, Any], faithful: bool) -> dict[st
     where some bars are and the others hold, and UNCLEAR otherwise.
 
     Raises:
-        PacelineError: the method has no such meter as was declared.
+        PacelineError: a contestant has no such meter as was declared.
     """
     bars = [*design.bars, *design.shams]
     differences = [advantages(bar, result) for bar in bars]
@@ -46,7 +47,11 @@ def decide(design: Design, result: Mapping[str, Any], faithful: bool) -> dict[st
 
 
 def advantages(bar: Bar, result: Mapping[str, Any]) -> list[float]:
-    """By how much a is better than b, seed by seed, over the seeds that both finished."""
+    """By how much a is better than b, seed by seed, over the seeds that both finished.
+
+    Raises:
+        PacelineError: one of them has no such meter as the bar measures.
+    """
     better = next(task["better"] for task in result["tasks"] if task["name"] == bar.task)
     cells = {
         (c["contestant"], c["seed"]): c for c in result["cells"] if c["task"] == bar.task and c["status"] == "done"
@@ -58,21 +63,24 @@ def advantages(bar: Bar, result: Mapping[str, Any]) -> list[float]:
             continue
         if bar.measure == "score":
             found.append((a["score"] - b["score"]) * (1 if better == "higher" else -1))
+        elif bar.measure.startswith(METER):
+            meter = bar.measure.removeprefix(METER)
+            found.append(fmean(_readings([a], meter)) - fmean(_readings([b], meter)))
         else:
             found.append(1 - a["ledger"][bar.measure] / b["ledger"][bar.measure])
     return found
 
 
 def _judge(bar: Bar, differences: Sequence[float], p: float, p_holm: float) -> dict[str, Any]:
-    mean = sum(differences) / len(differences) if differences else 0.0
+    average = fmean(differences) if differences else 0.0
     equivalent = bar.equal is not None and len(differences) > 1 and tost(differences, bar.equal) <= ALPHA
     if differences and p_holm <= ALPHA:
-        verdict = HOLDS if mean > bar.by else EQUIVALENT if equivalent else FAILS
+        verdict = HOLDS if average > bar.by else EQUIVALENT if equivalent else FAILS
     else:
         verdict = EQUIVALENT if equivalent else UNCLEAR
     return {
         "task": bar.task, "a": bar.a, "b": bar.b, "measure": bar.measure, "by": bar.by, "equal": bar.equal,
-        "mean": mean, "interval": list(mean_interval(differences)) if differences else None,
+        "mean": average, "interval": list(mean_interval(differences)) if differences else None,
         "seeds": len(differences), "p": p, "p_holm": p_holm, "verdict": verdict,
     }  # fmt: skip
 
@@ -88,16 +96,27 @@ def _overall(verdicts: Sequence[str]) -> str:
 def _moved(design: Design, result: Mapping[str, Any]) -> bool:
     """Whether the meter of the first contestant, the method, was anything but constant 0 or constant 1."""
     method = design.contestants[0].name
-    read = [c["meters"] for c in result["cells"] if c["contestant"] == method and c["status"] == "done"]
-    values = [value for meters in read for name, value in meters.items() if name.partition(".")[0] == design.meter]
-    if read and not values:
-        known = ", ".join(sorted({name.partition(".")[0] for meters in read for name in meters})) or "none"
-        raise PacelineError(f"{method} has no meter {design.meter!r}; its meters are: {known}.")
+    cells = [c for c in result["cells"] if c["contestant"] == method and c["status"] == "done"]
+    values = _readings(cells, design.meter)
     return bool(values) and not all(v == 0 for v in values) and not all(v == 1 for v in values)
 
 
+def _readings(cells: Sequence[Mapping[str, Any]], meter: str) -> list[float]:
+    """What a meter told in these cells of one contestant, layer by layer.
+
+    Raises:
+        PacelineError: there are cells, and none has such a meter.
+    """
+    told = [(name.partition(".")[0], value) for cell in cells for name, value in cell["meters"].items()]
+    values = [value for name, value in told if name == meter]
+    if cells and not values:
+        known = ", ".join(sorted({name for name, _ in told})) or "none"
+        raise PacelineError(f"{cells[0]['contestant']} has no meter {meter!r}; its meters are: {known}.")
+    return values
+
+
 def _sentence(row: Mapping[str, Any]) -> str:
-    unit = "" if row["measure"] == "score" else f" of {row['measure']}"
+    unit = "" if row["measure"] == "score" else f" of {row['measure'].removeprefix(METER)}"
     if row["interval"] is None:
         return f"{row['task']}{unit} against {row['b']}: no seed finished"
     low, high = row["interval"]

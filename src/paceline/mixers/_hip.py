@@ -233,9 +233,15 @@ def work(length: int, total: int, rows: int, width: int, sizes: Pruning) -> Work
     scored = 0
     if split < length:
         begin = past + split
-        pairs += sum(sizes.attended - block + i % block + 1 for i in range(begin, total))
+        pairs += (total - begin) * (sizes.attended - block) + _own(total, block) - _own(begin, block)
         first, blocks = begin // block, (total - 1) // block - begin // block + 1
         per_level = 2 * sizes.keys // sizes.stride_k
         for low, high in _chunks(first, blocks, rows, width, sizes):
             scored += (high - low) * per_level * levels(sizes.candidates(high - 1), sizes.keys // sizes.block_k)
     return Work(scored, pairs, length * past + length * (length + 1) // 2)
+
+
+def _own(tokens: int, block: int) -> int:
+    """Pairs of the first so many queries with the keys of their own blocks, themselves included."""
+    full, rest = divmod(tokens, block)
+    return full * block * (block + 1) // 2 + rest * (rest + 1) // 2

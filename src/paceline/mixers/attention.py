@@ -71,11 +71,12 @@ class Attention(Mixer):
         self.rotary = Rotary(self.head_width) if rotary else None
         self.qkv = nn.Linear(d_model, (heads + 2 * kv_heads) * self.head_width, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
+        self._diversity: Tensor | None = None
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """See `Mixer.forward`."""
         q, k, v = self._project(x, start=0)
-        return self._merge(self._attend(q, k, v))
+        return self._read(q, k, v)
 
     def initial_state(self, batch: int) -> MixerState:
         """No keys, no values; `position` (b,) counts the tokens seen."""
@@ -92,7 +93,7 @@ class Attention(Mixer):
             raise PacelineError("attention(causal=False) reads a sequence as a whole: it cannot be continued.")
         q, k, v = self._project(x, start=state["position"])
         k, v = torch.cat((state["k"], k), dim=2), torch.cat((state["v"], v), dim=2)
-        y = self._merge(self._attend(q, k, v))
+        y = self._read(q, k, v)
         kept = k.shape[2] if self.window is None else min(self.window - 1, k.shape[2])
         first = k.shape[2] - kept
         if first:  # a view would keep the forgotten tokens in memory
@@ -113,8 +114,17 @@ class Attention(Mixer):
         return Flops(projections + window_products(rows, length, self.window - 1, self.head_width, self.head_width))
 
     def meters(self) -> dict[str, float]:
-        """`kept`: key and value heads for each query head, where that is not all; a window shortens what each holds."""
-        return {} if self.kv_heads == self.heads else {"kept": self.kv_heads / self.heads}
+        """`diversity`, where query heads share keys and values: how far what they read there differs, in the last run.
+
+        The variance over the heads that share, as a share of the mean square: 0 where one query would have done.
+        """
+        return {} if self._diversity is None else {"diversity": self._diversity.item()}
+
+    def _read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        heads = self._attend(q, k, v)
+        if self.kv_heads < self.heads:
+            self._diversity = _diversity(heads.detach(), self.kv_heads)
+        return self._merge(heads)
 
     def _project(self, x: Tensor, start: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.qkv(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
@@ -143,6 +153,14 @@ class Attention(Mixer):
 
     def _merge(self, heads: Tensor) -> Tensor:
         return self.out(heads.transpose(1, 2).flatten(2))
+
+
+def _diversity(heads: Float[Tensor, "b h t s"], shared: int) -> Float[Tensor, ""]:
+    """Variance between the heads of each of `shared` groups, over the mean square."""
+    groups = heads.float().unflatten(1, (shared, -1))
+    whole, common = (torch.linalg.vector_norm(z).square() for z in (groups, groups.mean(2)))
+    rest = whole - common * groups.shape[2]
+    return rest.clamp(min=0) / whole.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 @torch.no_grad()

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from paceline.claims._contract import Bar, Budget, Design
-from paceline.claims._reference import outputs, sine_waves
+from paceline.claims._reference import equals_naive, outputs, sine_waves
+from paceline.claims._text import rates, text_event
 from paceline.core.tolerances import close
-from paceline.data._corpus import default_corpus
-from paceline.data.text import Text
 from paceline.lm.decoder import Decoder
 from paceline.mixers.retnet import RetNet, example
-from paceline.race.contestant import Event, Model
+from paceline.race.contestant import Model
 
 CLAIM = (
     "At equal parameters and tokens RetNet comes within 0.02 bits per byte of full attention on text, from a state of "
@@ -37,22 +36,14 @@ def without_decay(model: Decoder) -> None:
 
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
-    text = Text(default_corpus(corpora))
-    if budget == "smoke":
-        text.items = 8
-    event = {
-        "smoke": Event(text, 1_024, 40_000, 2),
-        "cpu": Event(text, 98_304, 200_000, 2),
-        "gpu": Event(text, 98_304_000, 2_000_000, 32),
-    }[budget]
-    rates = (5e-3,) if budget == "smoke" else (2e-3, 5e-3, 1.2e-2)
+    searched = rates(budget)
     return Design(
         contestants=[
-            Model(METHOD, rates=rates),
-            Model(FULL, rates=rates),
-            Model(METHOD, rates=rates, change=without_decay),
+            Model(METHOD, rates=searched),
+            Model(FULL, rates=searched),
+            Model(METHOD, rates=searched, change=without_decay),
         ],
-        events=[event],
+        events=[text_event(budget, corpora)],
         seeds=2 if budget == "smoke" else 8,
         bars=[
             Bar("text", METHOD, FULL, by=-0.02),
@@ -77,13 +68,8 @@ the weights and inputs of `like_the_authors`: a number for each of 17 tokens."""
 
 def faithful() -> bool:
     """Whether the part equals its authors' and, over several chunks, the parallel form of the paper."""
-    torch.manual_seed(0)
-    same = [close(like_the_authors(), torch.tensor(AUTHORS, dtype=DOUBLE), DOUBLE)]
-    for part, naive in example():
-        part = part.double()
-        x = torch.randn(2, 150, part.d_model, dtype=DOUBLE)
-        same.append(close(part(x), naive(part, x), DOUBLE))  # type: ignore[operator]
-    return all(same)
+    same = close(like_the_authors(), torch.tensor(AUTHORS, dtype=DOUBLE), DOUBLE)
+    return same and equals_naive(example(), 150)
 
 
 @torch.no_grad()

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from paceline.claims._contract import Bar, Budget, Design
-from paceline.claims._reference import outputs, sine_waves
+from paceline.claims._reference import equals_naive, outputs, sine_waves
+from paceline.claims._text import rates, text_event
 from paceline.core.tolerances import close
-from paceline.data._corpus import default_corpus
 from paceline.data.recall import Recall
-from paceline.data.text import Text
 from paceline.lm.decoder import Decoder
 from paceline.mixers.seqboat import SeqBoat, example
 from paceline.race.contestant import Event, Model
@@ -59,23 +58,23 @@ def random_tokens(model: Decoder) -> None:
 
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
-    recall, text = Recall(), Text(default_corpus(corpora))
+    recall = Recall()
     if budget == "smoke":
-        recall.items = text.items = 8
-    events = {
-        "smoke": [Event(recall, 1_280, 10_000, 16), Event(text, 1_024, 40_000, 2)],
-        "cpu": [Event(recall, 307_200, 30_000, 16), Event(text, 98_304, 200_000, 2)],
-        "gpu": [Event(recall, 30_720_000, 30_000, 64), Event(text, 98_304_000, 2_000_000, 32)],
+        recall.items = 8
+    event = {
+        "smoke": Event(recall, 1_280, 10_000, 16),
+        "cpu": Event(recall, 307_200, 30_000, 16),
+        "gpu": Event(recall, 30_720_000, 30_000, 64),
     }[budget]
-    rates = (5e-3,) if budget == "smoke" else (2e-3, 5e-3, 1.2e-2)
+    searched = rates(budget)
     return Design(
         contestants=[
-            Model(METHOD, rates=rates),
-            Model(CHUNKS, rates=rates),
-            Model(FULL, rates=rates),
-            Model(METHOD, rates=rates, change=random_tokens),
+            Model(METHOD, rates=searched),
+            Model(CHUNKS, rates=searched),
+            Model(FULL, rates=searched),
+            Model(METHOD, rates=searched, change=random_tokens),
         ],
-        events=events,
+        events=[event, text_event(budget, corpora)],
         seeds=2 if budget == "smoke" else SEEDS,
         bars=[
             Bar("recall", METHOD, CHUNKS, by=0.05, equal=0.05),
@@ -110,13 +109,8 @@ weights and inputs of `like_the_authors`, by squared ReLU or not: a number for e
 
 def faithful() -> bool:
     """Whether the layer equals its authors' and, in every form, the formulas taken token by token at an odd length."""
-    torch.manual_seed(0)
     same = [close(like_the_authors(relu), torch.tensor(AUTHORS[relu], dtype=DOUBLE), DOUBLE) for relu in AUTHORS]
-    for part, naive in example():
-        part = part.double()
-        x = torch.randn(2, 29, part.d_model, dtype=DOUBLE)
-        same.append(close(part(x), naive(part, x), DOUBLE))  # type: ignore[operator]
-    return all(same)
+    return all(same) and equals_naive(example(), 29)
 
 
 @torch.no_grad()

@@ -13,13 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from paceline.claims._contract import Bar, Budget, Design
-from paceline.claims._reference import outputs, sine_waves
+from paceline.claims._reference import equals_naive, outputs, sine_waves
+from paceline.claims._text import rates, text_event
 from paceline.core.tolerances import close
-from paceline.data._corpus import default_corpus
-from paceline.data.text import Text
 from paceline.lm.decoder import Decoder
 from paceline.mixers.transnormer import TransNormer, example
-from paceline.race.contestant import Event, Model
+from paceline.race.contestant import Model
 
 CLAIM = (
     "At equal parameters and tokens TransNormerLLM's mixer is ahead of softmax attention on text by more than 0.05 "
@@ -59,23 +58,15 @@ def random_rates(model: Decoder) -> None:
 
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
-    text = Text(default_corpus(corpora))
-    if budget == "smoke":
-        text.items = 8
-    events = {
-        "smoke": [Event(text, 1_024, 40_000, 2)],
-        "cpu": [Event(text, 98_304, 200_000, 2)],
-        "gpu": [Event(text, 98_304_000, 2_000_000, 32)],
-    }[budget]
-    rates = (5e-3,) if budget == "smoke" else (2e-3, 5e-3, 1.2e-2)
+    searched = rates(budget)
     return Design(
         contestants=[
-            Model("transnormer", rates=rates, change=by_depth),
-            Model(FULL, rates=rates),
-            Model(ABLATION, rates=rates),
-            Model("transnormer", rates=rates, change=random_rates),
+            Model("transnormer", rates=searched, change=by_depth),
+            Model(FULL, rates=searched),
+            Model(ABLATION, rates=searched),
+            Model("transnormer", rates=searched, change=random_rates),
         ],
-        events=events,
+        events=[text_event(budget, corpora)],
         seeds=2 if budget == "smoke" else 8,
         bars=[Bar("text", METHOD, FULL, by=0.05, equal=0.05), Bar("text", METHOD, ABLATION, equal=0.02)],
         shams=[Bar("text", METHOD, SHAM)],
@@ -107,11 +98,7 @@ of three, its norm as in their `SimpleRMSNorm`."""
 def faithful() -> bool:
     """Whether the layer equals its authors' and the recurrence, and stays finite where lambda^-t does not."""
     same = [close(like_the_authors(lrpe), torch.tensor(AUTHORS[lrpe], dtype=DOUBLE), DOUBLE) for lrpe in AUTHORS]
-    torch.manual_seed(0)
-    for part, naive in example():
-        part = part.double()
-        x = torch.randn(2, 150, part.d_model, dtype=DOUBLE)
-        same.append(close(part(x), naive(part, x), DOUBLE))  # type: ignore[operator]
+    same.append(equals_naive(example(), 150))
     steep = TransNormer(8, heads=2)
     tokens = 2 * math.ceil(math.log(torch.finfo(torch.float32).max) / steep.rate.max().item())
     with torch.no_grad():
