@@ -1,9 +1,17 @@
-"""Causal attention over a sliding window, as blocked matrix products."""
+"""Causal attention over a sliding window, as blocked matrix products whose scores never leave the cache.
+
+The backward pass computes the scores again, slab by slab (`_slabs`), so memory is that of q, k, v and their gradients.
+"""
+
+from functools import reduce
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
+
+from paceline.mixers._slabs import Room, Slab, pieces, slabs
 
 
 def windowed_attention(
@@ -18,7 +26,7 @@ def windowed_attention(
     """Each query sees its own key and the `lookback` keys before it.
 
     Keys may begin before the queries: the last t of the p keys stand beside the t queries, the p - t <= lookback
-    before them are the past. Time O(n t (lookback + block) s), memory O(n t (lookback + block)).
+    before them are the past. Time O(n t (lookback + 64) s), memory O(n t (s + e)). Differentiable once.
 
     Args:
         q: queries, unscaled.
@@ -29,44 +37,70 @@ def windowed_attention(
             padding, and must be masked by the caller.
         squared_relu: relu(q k / (lookback or 1))^2 in place of softmax(q k / sqrt(s)).
     """
-    _, length, width = q.shape
-    past = k.shape[1] - length
-    block, before = _blocks(length, past, lookback)
-    blocks = -(-length // block)
-    tail = blocks * block - length
-    lead = before * block - past if blocks > 1 else 0  # so that queries stand beside their keys, block by block
+    dtype = reduce(torch.promote_types, (k.dtype, v.dtype), q.dtype)  # autocast may have left them unlike
+    mixed = _Windowed.apply(q.to(dtype), k.to(dtype), v.to(dtype), valid, lookback, squared_relu)
+    return mixed.to(v.dtype)  # type: ignore[no-any-return]
+
+
+class _Windowed(torch.autograd.Function):
+    """See `windowed_attention`. Names beginning with d are gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, lookback: int, squared_relu: bool
+    ) -> Tensor:
+        ctx.save_for_backward(q, k, v, valid)
+        ctx.options = lookback, squared_relu
+        mixed, room = v.new_empty(*q.shape[:2], v.shape[2]), Room(q)
+        with torch.autocast(q.device.type, enabled=False):
+            for slab in slabs(q, k, v, lookback):
+                weights = _scores(slab, q, k, valid, lookback, squared_relu, room)
+                weights = weights.relu_().square_() if squared_relu else torch.softmax(weights, -1, out=weights)
+                slab.put(mixed, room.product("mixed", weights, slab.spans(v)))
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dmixed: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, valid = ctx.saved_tensors
+        lookback, squared_relu = ctx.options
+        dq, dk, dv, room = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), Room(q)
+        with torch.autocast(q.device.type, enabled=False):
+            for slab in slabs(q, k, v, lookback):
+                weights = _scores(slab, q, k, valid, lookback, squared_relu, room)
+                given = slab.blocks(dmixed)
+                dscores = room.product("dscores", given, slab.spans(v).transpose(1, 2))
+                if squared_relu:
+                    dscores.mul_(weights.relu_()).mul_(2)
+                    weights.square_()
+                else:
+                    torch.softmax(weights, -1, out=weights)
+                    torch._softmax_backward_data(dscores, weights, -1, weights.dtype, grad_input=dscores)
+                dscores.mul_(_scale(q, lookback, squared_relu))
+                slab.add(dv, room.product("dspans", weights.transpose(1, 2), given))
+                slab.add(dk, room.product("dspans", dscores.transpose(1, 2), slab.blocks(q)))
+                slab.put(dq, room.product("mixed", dscores, slab.spans(k)))
+        return dq, dk, dv, None, None, None
+
+
+def _scores(
+    slab: Slab, q: Tensor, k: Tensor, valid: Tensor | None, lookback: int, squared_relu: bool, room: Room
+) -> Float[Tensor, "blocks block span"]:
+    """Scaled products, hopelessly low where a query must not look."""
+    ages, never = slab.ages(q, k), torch.finfo(q.dtype).min / 4
+    bias = torch.zeros_like(ages, dtype=q.dtype).masked_fill_((ages < 0) | (ages > lookback), never)
+    queries, keys = slab.blocks(q), slab.spans(k).transpose(1, 2)
+    scores = room("scores", *queries.shape[:2], keys.shape[2])
     if valid is None:
-        valid = torch.ones(1, past + length, dtype=torch.bool, device=q.device)
-    q = functional.pad(q, (0, 0, 0, tail)).unflatten(1, (blocks, block))
-    k, v = (_spans(functional.pad(x, (0, 0, lead, tail)), blocks, block) for x in (k, v))  # (n, blocks, span, .)
-    exists = _spans(functional.pad(valid, (lead, tail)).unsqueeze(-1), blocks, block).transpose(2, 3)
-    ages = torch.arange(block, device=q.device).unsqueeze(1) + (lead + past) - torch.arange(k.shape[2], device=q.device)
-    seen = (ages >= 0) & (ages <= lookback) & exists  # (n or 1, blocks, block, span)
-    if squared_relu:
-        weights = (functional.relu(q @ k.transpose(2, 3) / max(lookback, 1)).square() * seen).type_as(v)
+        scores.copy_(bias)
     else:
-        scores = q * width**-0.5 @ k.transpose(2, 3)
-        weights = scores.masked_fill(~seen, torch.finfo(scores.dtype).min).softmax(dim=-1)
-    return (weights @ v).flatten(1, 2)[:, :length]
+        lacking = slab.spans(valid.unsqueeze(2)).transpose(1, 2).logical_not()
+        torch.add(bias, lacking, alpha=never, out=scores)
+    return torch.baddbmm(scores, queries, keys, alpha=_scale(q, lookback, squared_relu), out=scores)
 
 
-def _blocks(length: int, past: int, lookback: int) -> tuple[int, int]:
-    """Queries to a block, and how many blocks before its own a block must look at."""
-    block = min(max(lookback, 16), 128)
-    if past + length <= lookback + block:  # one block sees everything
-        return length, 0
-    return block, -(-lookback // block)
-
-
-def _spans(x: Tensor, blocks: int, block: int) -> Tensor:
-    """(n, (before + blocks) block, s) -> (n, blocks, (before + 1) block, s): each block after those before it.
-
-    Slices rather than `unfold`, whose backward pass is slow on a CPU.
-    """
-    if blocks == 1:
-        return x.unsqueeze(1)
-    pieces = x.unflatten(1, (-1, block))
-    return torch.cat([pieces[:, i : i + blocks] for i in range(pieces.shape[1] - blocks + 1)], dim=2)
+def _scale(q: Tensor, lookback: int, squared_relu: bool) -> float:
+    return 1 / max(lookback, 1) if squared_relu else q.shape[2] ** -0.5
 
 
 def naive_windowed_attention(q: Tensor, k: Tensor, v: Tensor, lookback: int) -> Tensor:
@@ -79,7 +113,5 @@ def naive_windowed_attention(q: Tensor, k: Tensor, v: Tensor, lookback: int) -> 
 
 def window_products(count: int, length: int, lookback: int, width: int, value_width: int) -> float:
     """Forward operations of `windowed_attention` on a fresh sequence, as they are really executed."""
-    if length == 0:
-        return 0.0
-    block, before = _blocks(length, 0, lookback)
-    return 2.0 * count * -(-length // block) * block * (before + 1) * block * (width + value_width)
+    scores = sum(blocks * block * (before + block) for _, blocks, block, before in pieces(length, 0, lookback))
+    return 2.0 * count * scores * (width + value_width)
