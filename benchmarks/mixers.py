@@ -1,18 +1,18 @@
 """What the mixers cost beside attention and their peers: `python benchmarks/mixers.py [--quick] [--out FILE]`.
 
 Forward and backward of one layer on an idle machine, all in one process, one after the other in every repeat. First at
-batch 4 x 2,048 x width 256: time, share of the machine's rate of matrix products, peak memory, and ratios to a bare
-attention layer and to other implementations, where they are installed (`pip install paceline[bench]`; the authors'
-SeqBoat from a checkout, `--seqboat PATH`). Then one sequence of 1,024 to 65,536 tokens: cost a token, by how much it
-grows, and the length from which a part is faster than attention. Writes results/bench/mixers.json and a picture beside
-it. About a quarter of an hour on two cores, half of it for transformers' path.
+batch 4 x 2,048 x width 256: time, share of the machine's rate of matrix products, peak memory, and ratios of tokens a
+second to a bare attention layer and to the fastest other implementations (`mixers_peers.py`; `pip install
+paceline[bench]`, and checkouts of authors' code: `--seqboat PATH --s4 PATH --aaren PATH`). Then one sequence of 1,024
+to 65,536 tokens: cost a token, by how much it grows, and the length from which a part is faster than attention. Writes
+results/bench/mixers.json and a picture beside it. About five minutes on two cores.
 """
 
 import argparse
 import ctypes
-import importlib
-import importlib.util
 import json
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from mixers_peers import CHECKOUTS, HEADS, MEMORY, PEERS, WIDTH, WINDOW, half_active, made, version
 from mixers_shown import draw_curves, show
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,25 +36,27 @@ from paceline.mixers._contract import Mixer
 from paceline.race.result import environment
 
 STORED = Path(__file__).parents[1] / "results" / "bench" / "mixers.json"
-WIDTH, HEADS, WINDOW, MEMORY = 256, 4, 128, 64
 FLAT = 1.25
-PATIENCE = 20.0
-"""Seconds: a part whose next length would take longer goes no further."""
+PATIENCE = 5.0
+"""Seconds: a layer whose pass takes longer is timed once, and attention goes no further where the next would."""
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "attention": ("attention", {}),
     "attention(window=128)": ("attention", {"window": WINDOW}),
     **{name: (name, {}) for name in ("lightning", "ema", "s4d", "s4", "transnormer", "jrt", "aaren", "mamba")},
+    "transnormer(positions=False)": ("transnormer", {"positions": False}),
+    "retnet(expansion=1)": ("retnet", {"expansion": 1}),
     "seqboat": ("seqboat", {"memory": MEMORY}),
 }
 BARE = "bare attention"
-# part: what it is measured against -> the least ratio of times
+# part: what it is measured against -> the least ratio; besides, every part is to be as fast as its fastest peer
 TARGETS: dict[str, dict[str, float]] = {
     "attention": {BARE: 0.97},
     "attention(window=128)": {BARE: 1.5, "local-attention": 1.5},
     **{name: {BARE: 1.5} for name in ("lightning", "ema", "s4d", "transnormer", "jrt")},
-    "seqboat": {BARE: 1.0, "seqboat's authors": 1.5},
-    "mamba": {"mambapy": 10.0, "transformers": 100.0},
-    "aaren": {"mambapy": 10.0, "transformers": 100.0},
+    "seqboat": {BARE: 1.0, "SeqBoat's authors": 1.5},
+    "mamba": {"mambapy": 10.0, "transformers Mamba": 100.0},
+    "aaren": {"mambapy": 10.0, "transformers Mamba": 100.0},
 }
 FLAT_PARTS = ("lightning", "ema", "s4d", "transnormer", "jrt", "seqboat", "mamba", "aaren")
 
@@ -71,73 +74,14 @@ class BareAttention(nn.Module):
         return self.maps[3](heads.transpose(1, 2).flatten(2))
 
 
-class TimeFirst(nn.Module):
-    """A layer of (t, b, d) as one of (b, t, d)."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.transpose(0, 1)).transpose(0, 1)
-
-
 def ours(x: Tensor) -> dict[str, nn.Module]:
     """Every part that the package has, and the bare layer."""
     there = set(methods("mixers"))
     layers = {name: part("mixers", stem)(WIDTH, **options) for name, (stem, options) in PARTS.items() if stem in there}
     router = layers["seqboat"].configurator.logits
     nn.init.normal_(router.weight, std=0.1)
-    half_active(layers["seqboat"], router.weight, router.bias, x)
+    half_active(layers["seqboat"], router, x)
     return {BARE: BareAttention(), **layers}
-
-
-def peers(x: Tensor, seqboat: Path | None) -> dict[str, nn.Module | None]:
-    """Other implementations; nothing for one that is not there."""
-
-    def local() -> nn.Module:
-        module = importlib.import_module("local_attention")
-        return module.LocalMHA(dim=WIDTH, window_size=WINDOW, dim_head=WIDTH // HEADS, heads=HEADS, causal=True)
-
-    def mambapy() -> nn.Module:
-        module = importlib.import_module("mambapy.mamba")
-        return module.MambaBlock(module.MambaConfig(d_model=WIDTH, n_layers=1))
-
-    def transformers() -> nn.Module:
-        module = importlib.import_module("transformers.models.mamba.modeling_mamba")
-        return module.MambaMixer(module.MambaConfig(hidden_size=WIDTH, num_hidden_layers=1, use_mambapy=False), 0)
-
-    def authors() -> nn.Module:
-        if seqboat is None:
-            raise ImportError
-        sys.path.insert(0, str(seqboat))
-        layer = importlib.import_module("standalone_seqboat").SeqBoatLayer(
-            WIDTH, WIDTH // 4, 2 * WIDTH, 16, attention_activation="softmax", window_size=MEMORY, rel_pos_bias="rotary"
-        )
-        nn.init.normal_(layer.hx_proj.weight[:2], std=0.1)
-        whole = TimeFirst(layer)
-        half_active(whole, layer.hx_proj.weight, layer.hx_proj.bias, x, layer.hx_proj)
-        return whole
-
-    found: dict[str, nn.Module | None] = {}
-    makers = {"local-attention": local, "mambapy": mambapy, "transformers": transformers, "seqboat's authors": authors}
-    for name, make in makers.items():
-        found[name] = None
-        with suppress(ImportError):
-            found[name] = make()
-    return found
-
-
-@torch.no_grad()
-def half_active(layer: nn.Module, weight: Tensor, bias: Tensor, x: Tensor, router: nn.Module | None = None) -> None:
-    """Sets the bias of a router's first two outputs so that half of the tokens are activated."""
-    seen: list[Tensor] = []
-    router = layer.configurator.logits if router is None else router
-    hook = router.register_forward_hook(lambda _, inputs, output: seen.append(output))
-    bias[:2] = 0
-    layer(x)
-    hook.remove()
-    bias[1] = (seen[0][..., 0] - seen[0][..., 1]).median()
 
 
 def trained(layer: nn.Module, x: Tensor) -> None:
@@ -167,14 +111,18 @@ def peak(run: Callable[[], object]) -> int:
     return peak_memory() - before
 
 
-def timed(layers: dict[str, nn.Module], x: Tensor, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each repeat after the warm-up, the layers in turn; one that is very slow runs once."""
-    found: dict[str, list[float]] = {name: [seconds(partial(trained, layer, x))] for name, layer in layers.items()}
-    slow = {name for name, taken in found.items() if taken[0] > PATIENCE}
-    for _ in range(repeats):
-        for name in [name for name in layers if name not in slow]:
-            found[name].append(seconds(partial(trained, layers[name], x)))
-    return {name: taken if name in slow else taken[1:] for name, taken in found.items()}
+def timed(layers: dict[str, nn.Module], inputs: dict[str, Tensor], repeats: int) -> dict[str, list[float]]:
+    """Seconds a token of each repeat after the warm-up, the layers in turn; one that is very slow is timed once."""
+    once: set[str] = set()
+    found: dict[str, list[float]] = {name: [] for name in layers}
+    for repeat in range(repeats + 1):
+        for name in [name for name in layers if not (repeat > 1 and name in once)]:
+            taken = seconds(partial(trained, layers[name], inputs[name]))
+            if repeat:
+                found[name].append(taken / inputs[name].shape[:2].numel())
+            elif taken > PATIENCE:
+                once.add(name)
+    return found
 
 
 def product_rate() -> float:
@@ -183,28 +131,46 @@ def product_rate() -> float:
     return 2.0 * 2048**3 / min(seconds(lambda: a @ a) for _ in range(5))
 
 
-def side_by_side(x: Tensor, repeats: int, seqboat: Path | None) -> dict[str, Any]:
+def side_by_side(x: Tensor, repeats: int, checkouts: dict[str, Path]) -> dict[str, Any]:
     """The first half: rows of parts and peers, and whether the targets are met."""
-    others = peers(x, seqboat)
+    others = {name: made(peer, checkouts) for name, peer in PEERS.items()}
     layers = ours(x) | {name: layer for name, layer in others.items() if layer is not None}
-    rate, taken, tokens = product_rate(), timed(layers, x, repeats), x.shape[0] * x.shape[1]
-    middle = {name: median(values) for name, values in taken.items()}
+    inputs = dict.fromkeys(layers, x)
+    for name, peer in PEERS.items():
+        if peer.shape is not None:
+            inputs[name] = x[: peer.shape[0], : peer.shape[1]].detach().clone().requires_grad_()
+    rate, taken = product_rate(), timed(layers, inputs, repeats)
     rows: dict[str, Any] = {name: None for name in others}
     for name, layer in layers.items():
-        flops = 3 * layer.flops(*x.shape[:2]).total if isinstance(layer, Mixer) else None
+        (batch, length), each = inputs[name].shape[:2], median(taken[name])
+        flops = 3 * layer.flops(batch, length).total if isinstance(layer, Mixer) else None
+        slow = each * batch * length > PATIENCE
         rows[name] = {
-            "ms": 1e3 * middle[name],
-            "tokens_per_second": tokens / middle[name],
+            "shape": [batch, length],
+            "ms": 1e3 * each * batch * length,
+            "tokens_per_second": 1 / each,
             "over_attention": ratio(taken, BARE, name),
-            "share_of_product_rate": flops and flops / middle[name] / rate,
-            "peak_bytes": peak(partial(trained, layer, x)) if middle[name] < PATIENCE else None,
+            "share_of_product_rate": flops and flops / (each * batch * length) / rate,
+            "peak_bytes": None if slow else peak(partial(trained, layer, inputs[name])),
             "activated": layer.meters().get("activated") if isinstance(layer, Mixer) else None,
         }
     targets = [
         {"part": name, "against": rival, "least": least, "found": ratio(taken, rival, name)}
-        for name, rivals in TARGETS.items() if name in taken for rival, least in rivals.items()
+        for name in PARTS if name in taken for rival, least in asked(name, taken).items()
     ]  # fmt: skip
-    return {"shape": list(x.shape), "product_rate": rate, "rows": rows, "targets": targets}
+    told = {
+        name: {"version": version(peer, checkouts), "differs": peer.differs}
+        | {"times": {part: ratio(taken, name, part) for part in peer.parts if part in taken}}
+        for name, peer in PEERS.items()
+    }
+    return {"product_rate": rate, "rows": rows, "peers": told, "targets": targets}
+
+
+def asked(name: str, taken: dict[str, list[float]]) -> dict[str, float]:
+    """What a part is measured against: its fastest peer among others."""
+    rivals = [rival for rival, peer in PEERS.items() if name in peer.parts and rival in taken]
+    fastest = {min(rivals, key=lambda rival: median(taken[rival])): 1.0} if rivals else {}
+    return fastest | TARGETS.get(name, {})
 
 
 def ratio(taken: dict[str, list[float]], rival: str, name: str) -> float | None:
@@ -224,12 +190,13 @@ def curves(layers: dict[str, nn.Module], lengths: list[int], repeats: int, work:
         x = torch.randn(1, length, WIDTH, requires_grad=work is trained)
         going = {name: layer for name, layer in layers.items() if 4 * last[name] < PATIENCE or "attention" not in name}
         taken: dict[str, list[float]] = {name: [] for name in going}
-        for repeat in range(repeats + 1):
+        for name, layer in going.items():
+            found[name]["bytes"][length] = peak(partial(work, layer, x)) / length
+        hungriest = max(going, key=lambda name: found[name]["bytes"][length])
+        work(going[hungriest], x)  # takes back from the system what `peak` returned to it
+        for _ in range(repeats):
             for name, layer in going.items():
-                if not repeat:
-                    found[name]["bytes"][length] = peak(partial(work, layer, x)) / length
-                else:
-                    taken[name].append(seconds(partial(work, layer, x)))
+                taken[name].append(seconds(partial(work, layer, x)))
         for name, values in taken.items():
             last[name] = median(values)
             found[name]["us"][length] = 1e6 * last[name] / length
@@ -243,7 +210,7 @@ def curves(layers: dict[str, nn.Module], lengths: list[int], repeats: int, work:
 
 
 def growth(costs: list[float]) -> float:
-    """How many times what a shorter sequence costs a longer one does, at most; what is prepared once may weigh less."""
+    """The largest cost a token over the least at any shorter length, at least 1."""
     return max([1.0, *(later / min(costs[:i]) for i, later in enumerate(costs) if i)])
 
 
@@ -255,20 +222,36 @@ def flatness(found: dict[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def keep_freed_memory() -> None:
+    """Begins this program anew with a C library (glibc) that keeps freed memory, if it does not yet.
+
+    By its defaults every tensor above 32 MB is mapped from the system and its pages cleared anew in each pass, which
+    can take longer than the arithmetic; no implementation, ours or another's, is to pay for that here.
+    """
+    missing = {name: value for name, value in KEPT.items() if name not in os.environ}
+    if missing and sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it runs")
-    parser.add_argument("--seqboat", type=Path, help="a checkout of the authors' code")
+    for name, repository in CHECKOUTS.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="PATH", help=f"a checkout of {repository}")
     parser.add_argument("--out", type=Path, default=STORED)
     arguments = parser.parse_args()
+    checkouts = {name: path.resolve() for name in CHECKOUTS if (path := getattr(arguments, name)) is not None}
+    keep_freed_memory()
     torch.manual_seed(0)
     batch, length, repeats = (2, 256, 2) if arguments.quick else (4, 2_048, 5)
     lengths = [128, 256, 512] if arguments.quick else [1024 * 2**i for i in range(7)]
     x = torch.randn(batch, length, WIDTH, requires_grad=True)
-    names = ("local-attention", "mambapy", "transformers", "numba")
-    versions = {name: metadata.version(name) for name in names if importlib.util.find_spec(name.replace("-", "_"))}
-    result = {"environment": environment() | versions, "threads": torch.get_num_threads()}
-    result |= side_by_side(x, repeats, arguments.seqboat)
+    versions = {}
+    with suppress(metadata.PackageNotFoundError):
+        versions["numba"] = metadata.version("numba")
+    kept = {name: os.environ.get(name, "") for name in KEPT}
+    result = {"environment": environment() | versions | kept, "threads": torch.get_num_threads()}
+    result |= {"shape": list(x.shape)} | side_by_side(x, repeats, checkouts)
     result["curves"] = curves(ours(x), lengths, 2, trained)
     result["targets"] += flatness(result["curves"])
     if "hip" in methods("mixers"):

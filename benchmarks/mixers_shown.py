@@ -34,6 +34,11 @@ def show(result: dict[str, Any], targets: bool) -> None:
             "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}", str(passes),
         )  # fmt: skip
     console.print(table)
+    table = Table("peer", "version", "what differs", "part, times its speed")
+    for name, peer in result["peers"].items():
+        times = ", ".join(f"{part} {ratio:.2f}" for part, ratio in peer["times"].items() if ratio is not None)
+        table.add_row(name, peer["version"] or "not installed", peer["differs"], times)
+    console.print(table)
     if not targets:
         return
     table = Table("target", "against", "asked", "found", "")

@@ -52,9 +52,10 @@ from paceline.core.discovery import methods, part
 from paceline.core.errors import PacelineError
 from paceline.core.files import sha256, write_json
 from paceline.data._reader import Document, read_documents
+from paceline.decode._generate import generate
+from paceline.decode.greedy import Greedy
 from paceline.lm.checkpoint import CONFIG, SUMS, WEIGHTS, load_model, save_model
 from paceline.lm.config import Config, build, fit
-from paceline.lm.generate import generate
 from paceline.race.contestant import Model
 from paceline.race.result import environment
 from paceline.report import render, table
@@ -252,7 +253,7 @@ def use_checkpoint(files: dict[str, bytes]) -> None:
     if SUMS not in files:
         (folder / SUMS).write_text(json.dumps({name: sha256(folder / name) for name in files}))
     model, _ = load_model(folder)
-    list(generate(model, torch.tensor([1, 2, 3]), 2))
+    generate(model, [1, 2, 3], Greedy(), 2).all()
 
 
 def make_result(draw: random.Random) -> Any:

@@ -35,7 +35,8 @@ TIERS = {
     "cli": 6,
     "report": 1,  # beside the tiers: imports core alone
 }
-NEEDS_EXAMPLE = {"mixers", "blocks"}
+STATES = {"state", "growing", "joint", "layered"}
+NEEDS_EXAMPLE = {"mixers", "blocks", "decode", "context", "compress"}
 FORBIDDEN_MODULES = {"cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "yaml", "joblib"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("numpy", "load"), ("np", "load")}
@@ -139,7 +140,7 @@ def test_there_are_no_import_cycles():
 @pytest.mark.parametrize("path", [p for p in FILES if folder_of(name_of(p)) == "core"], ids=name_of)
 def test_the_core_needs_torch_only_for_states(path):
     heavy = {"torch", "numpy", "scipy", "jaxtyping", "matplotlib"} & top_level(path)
-    assert heavy <= ({"torch", "jaxtyping"} if path.stem in ("state", "growing", "joint") else set())
+    assert heavy <= ({"torch", "jaxtyping"} if path.stem in STATES else set())
 
 
 @every_file

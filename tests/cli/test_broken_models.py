@@ -57,7 +57,7 @@ BREAKS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "config was edited": (lambda m: edit(m / "config.json", plan=["attention"]), ("config.json", "checksum")),
     "config of another kind": (
         lambda m: edit(m / "config.json", model_type="gpt2"),
-        ("'gpt2'", "not a Paceline model"),
+        ("config.json", "checksum"),
     ),
     "no checksums": (lambda m: (m / "checksums.json").unlink(), ("checksums",)),
     "checksums of nothing": (lambda m: (m / "checksums.json").write_text("{}"), ("checksums",)),

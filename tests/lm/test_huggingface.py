@@ -12,9 +12,10 @@ from torch import Tensor
 
 import paceline  # noqa: F401 - it tells transformers
 from paceline.core.errors import PacelineError
+from paceline.decode._generate import generate
+from paceline.decode.greedy import Greedy
 from paceline.lm.checkpoint import load_model, save_model
 from paceline.lm.config import Config, build
-from paceline.lm.generate import generate
 
 transformers = pytest.importorskip("transformers")
 BYTES = 256
@@ -55,7 +56,7 @@ def test_the_loss_is_that_of_the_next_token(loaded) -> None:
 
 def test_greedy_generation_is_ours(saved: Path, loaded) -> None:
     ids = prompt(1)
-    ours = list(generate(load_model(saved)[0], ids[0], 12, temperature=0))
+    ours = generate(load_model(saved)[0], ids[0], Greedy(), 12).all()
     assert loaded.generate(ids, max_new_tokens=12, do_sample=False)[0, 7:].tolist() == ours
 
 

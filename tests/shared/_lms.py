@@ -4,9 +4,11 @@ from _foreign import FOREIGN, foreign
 from _tiny import model
 
 from paceline.core.state import LM
+from paceline.lm.layers import layered
 
 LEAN = {"lean llama": "llama", "lean qwen3": "qwen3"}
-LMS = ["attention", "ema", "hybrid", "lean llama", "gpt2", "mamba"]
+LAYERED = {"layered hybrid": "hybrid"}
+LMS = ["attention", "ema", "hybrid", "layered hybrid", "lean llama", "gpt2", "mamba"]
 
 
 def lean(kind: str) -> LM:
@@ -18,6 +20,8 @@ def lean(kind: str) -> LM:
 
 def decoding_lm(name: str) -> LM:
     """In float64, so that ties and rounding decide nothing."""
+    if name in LAYERED:
+        return layered(decoding_lm(LAYERED[name]))
     if name in LEAN:
         return lean(LEAN[name])
     return foreign(name) if name in FOREIGN else model(name).double()

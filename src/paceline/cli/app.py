@@ -53,9 +53,22 @@ def race_command(
     ] = False,
     feed_forward: FeedForwardOption = "swiglu",
     on: Annotated[str, typer.Option(help="Where cells run: here, or ray (a Ray cluster).")] = "here",
+    on_model: Annotated[
+        str | None, typer.Option("--on-model", help="Race ways to decode this model: a folder, or smollm2.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="For --on-model: texts apart by empty lines, or .jsonl.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Race models side by side under one budget; with no arguments, the default race (about five minutes)."""
+    if on_model is not None or prompts is not None:
+        from paceline.cli.on_model import run as run_on_model
+
+        others = {"--text": text, "--task": task, "--params": params, "--keep": keep, "--encoder": encoder}
+        run_on_model(
+            contestants or [], on_model, prompts, tokens, seeds, out, confirm,
+            [name for name, value in others.items() if value], json,
+        )  # fmt: skip
+        return
     from paceline.cli.race import run
 
     form = "encoder" if encoder else "decoder"
@@ -144,13 +157,17 @@ def train_command(
 
 @app.command("generate")
 def generate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    model: Annotated[str, typer.Argument(help="Folder of a saved model, Paceline's or Hugging Face's, or smollm2.")],
     prompt: Annotated[str, typer.Option(help="Text to continue.")],
-    tokens: Annotated[int, typer.Option(help="Bytes to generate.")] = 200,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest byte.")] = 0.8,
+    tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 200,
+    decode: Annotated[str | None, typer.Option(help="Such as greedy, 'lookup(guesses=8)', 'beam(width=4)'.")] = None,
+    context: Annotated[str | None, typer.Option(help="A cache policy, such as 'quest(tokens=256)'.")] = None,
+    temperature: Annotated[float, typer.Option(help="Without --decode; 0 takes the likeliest token.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends it; repeatable.")] = None,
+    counts: Annotated[bool, typer.Option("--counts", help="Say at the end what it took.")] = False,
 ) -> None:
     """Continue a text with a saved model."""
     from paceline.cli.generate import run
 
-    run(model, prompt, tokens, temperature, seed)
+    run(model, prompt, tokens, decode, context, temperature, seed, stop or [], counts)

@@ -71,12 +71,12 @@ def run(
     if as_json:
         print(json.dumps(result))
     else:
-        _print(console, result, page)
+        show_result(console, result, page)
     if all(cell["status"] == "failed" for cell in result["cells"]):
         raise PacelineError(f"Every cell failed; the first said: {result['cells'][0]['reason']}")
 
 
-def _print(console: Console, result: dict[str, Any], page: Path) -> None:
+def show_result(console: Console, result: dict[str, Any], page: Path) -> None:
     """The tables, the answer, and where everything is."""
     for task in result["tasks"]:
         console.print(table(result, task["name"]))

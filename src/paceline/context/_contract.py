@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from paceline.core.errors import PacelineError
+
 Memory = Mapping[str, Tensor]
 """What a layer remembers."""
 
@@ -28,7 +30,7 @@ class Place:
     """How many the model has."""
     length: int
     """Tokens that were read before these."""
-    mask: Bool[Tensor, "b #h t n"] | None = None
+    mask: Bool[Tensor, "#b #h t n"] | None = None
     """True where a query sees a key, the past's first; None: each sees the past, the earlier ones and itself."""
 
 
@@ -39,11 +41,20 @@ class Policy(ABC):
         exact: whether it attends as full attention does, up to rounding.
         cuts: whether everything it remembers has the tokens along dimension 2, so that taking back is cutting.
         masks: whether it knows masks other than the causal one (padding, sets of texts).
+        pieces: whether reading in pieces gives what reading at once gives: of `any` size, single tokens included; of
+            `several` tokens each, single ones being steps of decoding; or `none`, for what is kept is decided after
+            each piece.
+        evicts: whether it forgets: then it has a number `tokens`, and remembers no more of a prompt that was read.
+        blind: whether what it keeps of a prompt does not depend on the prompt's last tokens, the question. One that is
+            not becomes so by reading the context first and the question as a piece of its own.
     """
 
     exact: bool = False
     cuts: bool = False
     masks: bool = False
+    pieces: str = "none"
+    evicts: bool = False
+    blind: bool = True
 
     @abstractmethod
     def empty(self, batch: int, heads: int, width: int, like: Tensor) -> Memory:
@@ -65,15 +76,26 @@ class Policy(ABC):
         """
 
     def meters(self) -> dict[str, float]:
-        """What it did in the last reads: shares and counts by name."""
+        """What it did when the model was last called: shares and counts by name."""
         return {}
+
+    def refuse_mask(self, place: Place) -> None:
+        """For policies that know none.
+
+        Raises:
+            PacelineError: there is a mask.
+        """
+        if place.mask is not None:
+            raise PacelineError(
+                f"{type(self).__name__} knows no masks: give sequences of one length, or one at a time, and no sets."
+            )
 
 
 def read(
     q: Float[Tensor, "b h t s"],
     k: Float[Tensor, "b g n s"],
     v: Float[Tensor, "b g n s"],
-    mask: Bool[Tensor, "b #h t n"] | None = None,
+    mask: Bool[Tensor, "#b #h t n"] | None = None,
 ) -> Float[Tensor, "b h t s"]:
     """Softmax attention of t queries at the end of n >= t keys, causal or by mask; h / g queries share a key head."""
     batch, heads, length, width = q.shape

@@ -19,6 +19,7 @@ class Full(Policy):
     exact = True
     cuts = True
     masks = True
+    pieces = "any"
 
     def empty(self, batch: int, heads: int, width: int, like: Tensor) -> Memory:
         """See `Policy.empty`."""
@@ -28,6 +29,11 @@ class Full(Policy):
         """See `Policy.attend`."""
         keys, values = append(memory["k"], k), append(memory["v"], v)
         return read(q, keys, values, place.mask), {"k": keys, "v": values}
+
+
+def full_budget(length: int) -> list[Policy]:
+    """Settings at which it is full attention over `length` tokens."""
+    return [Full()]
 
 
 def example() -> list[Policy]:

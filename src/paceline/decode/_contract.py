@@ -7,7 +7,9 @@ last one is never read for nothing.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -63,13 +65,25 @@ class Run:
         state: of the tokens read so far.
         logits: of the token after them, (v,).
         draws: for every chance.
+        stop: tokens that end it.
     """
 
-    def __init__(self, lm: LM, ids: Sequence[int], draws: torch.Generator, counts: Counts, limit: int) -> None:
+    def __init__(
+        self, lm: LM, ids: Sequence[int], draws: torch.Generator, counts: Counts, limit: int,
+        stop: frozenset[int] = frozenset(),
+    ) -> None:  # fmt: skip
         self.lm, self.ids, self.draws, self.counts, self.limit = lm, list(ids), draws, counts, limit
+        self.stop = stop
         self.prompt = len(self.ids)
-        self.state: State = lm.initial_state(1)
+        with enough_memory():
+            self.state: State = lm.initial_state(1)
         self.logits: Float[Tensor, " v"] = torch.empty(0)
+
+    @property
+    def room(self) -> int:
+        """Tokens to generate at most: what was asked for, and what the model reads."""
+        longest: int | None = getattr(self.lm, "longest", None)
+        return self.limit if longest is None else min(self.limit, longest - self.prompt)
 
     def read(self, tokens: Sequence[int]) -> Float[Tensor, "t v"]:
         """Logits after each of the next tokens."""
@@ -90,20 +104,42 @@ class Run:
         self.state = self.state.rewind(tokens)
 
 
-def read_counted(lm: LM, ids: Tensor, state: State | None, counts: Counts) -> tuple[Tensor, State]:
-    """See `Run.forward`."""
+def read_counted(lm: LM, ids: Tensor, state: State | None, counts: Counts, **more: Any) -> tuple[Tensor, State]:
+    """See `Run.forward`; `more` are arguments that this kind of model takes besides."""
+    with enough_memory(), torch.no_grad():
+        logits, state = lm(ids, state, **more)
+    counts.calls += 1
+    counts.helper_calls += getattr(lm, "helper_calls", 0)
+    counts.read += ids.numel()
+    check_finite(logits)
+    return logits, state
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turns torch's refusal of memory into ours.
+
+    Raises:
+        PacelineError: there is not enough.
+    """
     try:
-        with torch.no_grad():
-            logits, state = lm(ids, state)
+        yield
     except RuntimeError as error:
         if "memory" not in str(error):
             raise
-        raise PacelineError("This needs more memory than there is: give less, or a smaller model.") from error
-    counts.calls += 1
-    counts.read += ids.numel()
+        raise PacelineError(
+            "The model and this prompt need more memory than there is: give less, or a smaller model."
+        ) from error
+
+
+def check_finite(logits: Float[Tensor, "b t v"]) -> None:
+    """Refuse what no token can be chosen from.
+
+    Raises:
+        PacelineError: logits that are not numbers.
+    """
     if not torch.isfinite(logits[:, -1].amax(-1)).all():
         raise PacelineError("The model returned logits that are not finite: its weights are damaged or it diverged.")
-    return logits, state
 
 
 class Strategy(ABC):

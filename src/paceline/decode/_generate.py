@@ -46,7 +46,7 @@ class Stream:
         self.tokens: list[int] = []
         self.counts, self.past = counts, past
         self.stopped = ""
-        """Why it ended: `length`, `stop` or `context`; empty while it goes on, or where it was interrupted."""
+        """Why it ended: `length`, `stop`, `context`, or `end` where the strategy had no more; else empty."""
         self._blocks = blocks
 
     def __iter__(self) -> Iterator[int]:
@@ -99,16 +99,14 @@ def generate(
     if tokens < 1:
         raise PacelineError(f"At least one token must be generated, not {tokens}.")
     counts, past = Counts(), past or Past()
-    run = Run(strategy.prepare(lm), ids, torch.Generator().manual_seed(seed), counts, tokens)
+    run = Run(strategy.prepare(lm), ids, torch.Generator().manual_seed(seed), counts, tokens, frozenset(stop))
     stream = Stream(iter(()), counts, past)
-    stream._blocks = _tokens(stream, run, strategy, frozenset(stop), past)
+    stream._blocks = _tokens(stream, run, strategy, past)
     return stream
 
 
-def _tokens(stream: Stream, run: Run, strategy: Strategy, stop: frozenset[int], past: Past) -> Iterator[int]:
-    began, counts = time.perf_counter(), run.counts
-    longest: int | None = getattr(run.lm, "longest", None)
-    room = run.limit if longest is None else min(run.limit, longest - run.prompt)
+def _tokens(stream: Stream, run: Run, strategy: Strategy, past: Past) -> Iterator[int]:
+    began, counts, room = time.perf_counter(), run.counts, run.room
     _read_prompt(run, past, strategy.keep)
     try:
         for block in strategy.run(run):
@@ -117,13 +115,14 @@ def _tokens(stream: Stream, run: Run, strategy: Strategy, stop: frozenset[int], 
                 counts.made += 1
                 counts.seconds = time.perf_counter() - began
                 counts.first = counts.first or counts.seconds
-                if token in stop:
+                if token in run.stop:
                     stream.stopped = "stop"
                 elif counts.made >= room:
                     stream.stopped = "length" if room == run.limit else "context"
                 yield token
                 if stream.stopped:
                     return
+        stream.stopped = "end"
     finally:
         past.ids, past.state = run.ids[: run.state.length], run.state
         counts.more = strategy.meters()
@@ -180,11 +179,11 @@ def generate_batch(
     if not prompts:
         return [], Counts()
     ids = [check_prompt(lm, prompt) for prompt in prompts]
-    pads = callable(getattr(lm, "read_padded", None)) and getattr(lm, "pads", False)
+    ready = strategy.prepare(lm)
+    pads = callable(getattr(ready, "read_padded", None)) and getattr(ready, "pads", False)
     if not isinstance(strategy, Stepwise) or type(strategy).run is not Stepwise.run or len(ids) == 1 or not pads:
         return _one_by_one(lm, ids, strategy, tokens, stop, seed)
-    counts, began, ends = Counts(), time.perf_counter(), frozenset(stop)
-    lm = strategy.prepare(lm)
+    lm, counts, began, ends = ready, Counts(), time.perf_counter(), frozenset(stop)
     made: list[list[int]] = [[] for _ in ids]
     draws = torch.Generator().manual_seed(seed)
     logits, state = lm.read_padded(ids)  # type: ignore[attr-defined]

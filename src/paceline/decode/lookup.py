@@ -1,19 +1,15 @@
 """Prompt lookup: what followed the last few tokens when they occurred before is guessed to follow again.
 
 The longest suffix of at most `longest` tokens that occurred earlier is looked up, its latest occurrence first, and the
-`guesses` tokens after it are verified at once. No other model, nothing to train. Where guesses fail it drafts less:
-after `patience` refused drafts in a row it pauses for twice as many plain steps as the last time, so that text without
-repetition costs next to nothing.
+`guesses` tokens after it are verified at once. No other model, nothing to train; text without repetition costs next
+to nothing.
 """
 
-from torch import Tensor
-
 from paceline.core.card import Source
-from paceline.core.errors import PacelineError
 from paceline.core.state import LM
 from paceline.decode._choice import Choice
 from paceline.decode._contract import Run, Strategy
-from paceline.decode._speculate import Draft, Speculation
+from paceline.decode._speculate import Draft, Speculation, at_least_one
 
 PAPERS = (
     Source(
@@ -39,42 +35,25 @@ class Lookup(Speculation):
     def __init__(
         self, guesses: int = 8, longest: int = 3, patience: int = 2, temperature: float = 0.0, top_p: float = 1.0
     ) -> None:
-        super().__init__(Choice(temperature, top_p=top_p))
-        for name, value in (("guesses", guesses), ("longest", longest), ("patience", patience)):
-            if value < 1:
-                raise PacelineError(f"lookup: {name} must be at least 1, not {value}.")
-        self.guesses, self.longest, self.patience = guesses, longest, patience
+        super().__init__(Choice(temperature, top_p=top_p), patience)
+        at_least_one(guesses=guesses, longest=longest)
+        self.guesses, self.longest = guesses, longest
         self.keep = guesses + 1
 
     def begin(self, run: Run) -> None:
         """See `Speculation.begin`."""
         self._places: dict[tuple[int, ...], int] = {}
         self._known = 0
-        self._refused = self._pause = self._length = 0
 
-    def draft(self, run: Run) -> Draft:
+    def draft(self, run: Run, room: int) -> Draft:
         """See `Speculation.draft`."""
         ids = run.ids
         self._index(ids)
-        if self._pause:
-            self._pause -= 1
-            return Draft([])
         for size in range(min(self.longest, len(ids) - 1), 0, -1):
             place = self._places.get(tuple(ids[-size:]))
             if place is not None:
                 return Draft(ids[place : place + self.guesses])
         return Draft([])
-
-    def learn(self, run: Run, draft: Draft, accepted: int, logits: Tensor) -> None:
-        """See `Speculation.learn`."""
-        if not draft.tokens:
-            return
-        if accepted:
-            self._refused = self._length = 0
-            return
-        self._refused += 1
-        if self._refused >= self.patience:
-            self._length = self._pause = min(2 * self._length or 4, 64)
 
     def _index(self, ids: list[int]) -> None:
         """Where each n-gram that ends before the last token was followed; later places win."""

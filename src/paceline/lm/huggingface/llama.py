@@ -12,6 +12,7 @@ grows in place (`core/growing.py`). How attention remembers is a policy (`contex
 
 import copy
 import hashlib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,7 +49,7 @@ class Llama(nn.Module):
     def __init__(self, model: Any, policy: Policy | None = None) -> None:
         super().__init__()
         refuse(model)
-        self.policy = Full() if policy is None else policy
+        self.policy: Policy = Full() if policy is None else policy
         config = model.config
         self.vocab_size: int = config.vocab_size
         self.longest: int = config.max_position_embeddings
@@ -82,8 +83,13 @@ class Llama(nn.Module):
     def initial_state(self, batch: int) -> State:
         """The empty past of `batch` sequences."""
         layers = tuple(self.policy.empty(batch, self.groups, self.width, self.embedding) for _ in self.layers)
-        kind = f"{self.kind} {type(self.policy).__name__}"
-        return Growing(layers, 0, of=kind) if self.policy.cuts else State(layers, 0, of=kind)
+        return Growing(layers, 0, of=self._mark) if self.policy.cuts else State(layers, 0, of=self._mark)
+
+    @property
+    def _mark(self) -> str:
+        """What its states are marked with: the model, and the policy with its settings."""
+        settings = {name: getattr(self.policy, name, None) for name in inspect.signature(type(self.policy)).parameters}
+        return f"{self.kind} {type(self.policy).__name__} {settings}"
 
     @torch.no_grad()
     def forward(
@@ -105,7 +111,7 @@ class Llama(nn.Module):
             PacelineError: the state is another model's, or there are more tokens than the model has positions.
         """
         state = self.initial_state(len(ids)) if state is None else state
-        state.check(f"{self.kind} {type(self.policy).__name__}", ids)
+        state.check(self._mark, ids)
         read = state.to_read(ids)
         start = state.length - (read.shape[1] - ids.shape[1])
         end = start + read.shape[1]
@@ -155,11 +161,13 @@ class Llama(nn.Module):
         x: Float[Tensor, "b t d"],
         past: Sequence[Mapping[str, Tensor]],
         start: int,
-        positions: Int[Tensor, "#b t"],
+        positions: Int[Tensor, "#b t"] | None = None,
         first: int = 0,
         mask: Tensor | None = None,
     ) -> tuple[Float[Tensor, "b t d"], tuple[Mapping[str, Tensor], ...]]:
-        """The layers from `first` on that `past` is of, and what they remember then."""
+        """The layers from `first` on that `past` is of, and what they remember then; `positions` go on from `start`."""
+        if positions is None:
+            positions = torch.arange(start, start + x.shape[1], device=x.device).unsqueeze(0)
         turn = self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)  # (b or 1, t, 1, s)
         after = []
         for index, memory in enumerate(past, first):

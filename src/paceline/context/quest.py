@@ -1,0 +1,129 @@
+"""Quest: every key is kept in pages, and a step reads the pages that may hold the largest scores for its query.
+
+    low, high = min, max of a page's keys by channel
+    bound     = sum over channels of max(q low, q high)       # no key of the page scores higher
+    read        the tokens / page - 1 pages of the highest bound, and the last page, for each query head apart
+
+A step of a model with h query heads over g key heads of width s touches the bounds, 2 g s n / page numbers, and 2 h s
+tokens of keys and values, of 2 g s n. The bound is one product: max(q low, q high) is q high where q > 0 and q low
+elsewhere. The memory is that of the full cache and 1 / page more. The first layers read all, as do reads of several
+tokens at once: prompts. `block` makes reads of up to so many tokens steps as well, each query with pages of its own,
+so that checking drafted tokens gives what single steps give.
+
+As in the authors' kernels the last page is always read and counted in the budget; their evaluation script, which
+reads three pages at least, does not do so.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from paceline.context._contract import Memory, Place, Policy, read
+from paceline.context._rows import gather, read_each, whole
+from paceline.core.card import Paper
+from paceline.core.errors import PacelineError
+from paceline.core.growing import append, empty
+
+PAPERS = (
+    Paper(
+        title="Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference",
+        arxiv="2406.10774",
+        year=2024,
+        says="Reading only the pages of the highest bound for the query answers as well as reading the whole cache.",
+    ),
+)
+
+
+class Quest(Policy):
+    """Keeps everything, reads pages.
+
+    Args:
+        page: tokens a page.
+        tokens: how many a query reads at most, in whole pages.
+        dense_layers: how many of the first layers read all.
+        block: reads of at most so many tokens are steps.
+
+    Raises:
+        PacelineError: the budget is not two pages.
+    """
+
+    pieces = "several"
+
+    def __init__(self, page: int = 16, tokens: int = 256, dense_layers: int = 2, block: int = 1) -> None:
+        whole("Quest", 1, page=page, tokens=tokens, block=block)
+        whole("Quest", 0, dense_layers=dense_layers)
+        if tokens < 2 * page:
+            raise PacelineError(f"Quest: {tokens} tokens are not two pages of {page}: give more tokens.")
+        self.page, self.tokens, self.dense_layers, self.block = page, tokens, dense_layers, block
+        self._read = self._held = 0
+
+    def empty(self, batch: int, heads: int, width: int, like: Tensor) -> Memory:
+        """See `Policy.empty`. `bounds` has low and high of each page that is full, side by side."""
+        nothing = empty(batch, heads, width, like)
+        return {"k": nothing, "v": nothing.clone(), "bounds": empty(batch, heads, 2 * width, like)}
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place) -> tuple[Tensor, Memory]:
+        """See `Policy.attend`."""
+        self.refuse_mask(place)
+        keys, values, bounds = append(memory["k"], k), append(memory["v"], v), memory["bounds"]
+        length, held, count = q.shape[2], keys.shape[2], self.tokens // self.page
+        if place.layer == 0:
+            self._read = self._held = 0
+        dense = place.layer < self.dense_layers
+        if not dense:
+            bounds = self._grown(bounds, keys)
+        after = {"k": keys, "v": values, "bounds": bounds}
+        if dense or length > self.block or held <= count * self.page:
+            self._count(keys.shape[1] * held, keys.shape[1] * held)
+            return read(q, keys, values), after
+        at = torch.arange(held - length, held, device=q.device)  # where the queries stand
+        last = at // self.page
+        pages = torch.arange(bounds.shape[2], device=q.device)
+        score = bound(q, bounds).masked_fill(pages >= last[:, None], -torch.inf)
+        top = score.topk(count - 1).indices  # (b, h, t, count - 1)
+        chosen = torch.cat((top, last[:, None].expand(*top.shape[:3], 1)), dim=3)
+        real = chosen <= last[:, None]
+        real[..., :-1] &= top < last[:, None]  # where there were fewer pages than could be chosen
+        first = (chosen * self.page).clamp_max(held - self.page)  # the last page is read with some tokens before it
+        tokens = first.unsqueeze(-1) + torch.arange(self.page, device=q.device)
+        allowed = real.unsqueeze(-1) & (tokens >= (chosen * self.page).unsqueeze(-1)) & (tokens <= at[:, None, None])
+        shape = (*q.shape[:3], count * self.page, q.shape[3])
+        picked_k, picked_v = (gather(x, first, self.page).reshape(shape) for x in (keys, values))
+        out = read_each(q, picked_k, picked_v, allowed.flatten(3))
+        read_vectors = q.shape[1] * length * count * self.page + keys.shape[1] * bounds.shape[2]
+        self._count(read_vectors, keys.shape[1] * held * length)
+        return out, after
+
+    def meters(self) -> dict[str, float]:
+        """`read`: of the bytes of all keys and values, the share that was read in the last call, bounds included."""
+        return {"read": self._read / self._held} if self._held else {}
+
+    def _grown(self, bounds: Tensor, keys: Tensor) -> Tensor:
+        """With the pages that became full."""
+        known, full = bounds.shape[2], keys.shape[2] // self.page
+        if full == known:
+            return bounds
+        new = keys[:, :, known * self.page : full * self.page].unflatten(2, (-1, self.page))
+        return append(bounds, torch.cat(torch.aminmax(new, dim=3), dim=-1))
+
+    def _count(self, read: int, held: int) -> None:
+        self._read += read
+        self._held += held
+
+
+def bound(q: Float[Tensor, "b h t s"], bounds: Float[Tensor, "b g p 2*s"]) -> Float[Tensor, "b h t p"]:
+    """What no key of a page can exceed as a product with the query."""
+    batch, heads, length, _ = q.shape
+    signed = torch.cat((q.clamp_max(0), q.clamp_min(0)), dim=-1)
+    grouped = signed.reshape(batch, bounds.shape[1], heads // bounds.shape[1] * length, bounds.shape[3])
+    return (grouped @ bounds.transpose(2, 3)).reshape(batch, heads, length, bounds.shape[2])
+
+
+def full_budget(length: int) -> list[Policy]:
+    """Settings at which it is full attention over `length` tokens."""
+    return [Quest(4, length + 3, 0), Quest(3, length + 2, 1, block=4), Quest(2, 4, 10**6)]
+
+
+def example() -> list[Policy]:
+    """Small ones."""
+    return [Quest(2, 6, 1), Quest(3, 6, 0, block=3)]
