@@ -90,6 +90,11 @@ def _uses(card: Card) -> list[str]:
         ]
     if card.family == "data" and card.method != "text":
         lines.append(f"paceline race seqboat attention --task {card.method}")
+    if card.family in ("decode", "context", "compress"):
+        lines += [
+            f"paceline generate smollm2 --decode {card.method} --prompt 'The '",
+            f"paceline race greedy {card.method} --on-model smollm2",
+        ]
     return [*lines, f"python: import paceline.{card.family}.{card.method}"]
 
 

@@ -95,8 +95,9 @@ class DampedEMA(nn.Module):
                 left = (
                     Dense.apply(gains @ columns).unflatten(-1, (batch, chunks)).permute(3, 2, 0, 1)
                 )  # (chunks, b, d, n)
-                for piece in left[:-1]:
-                    states.append(states[-1] * powers[..., chunk] + piece)
+                fading = powers[..., chunk]  # once: each indexing has a gradient as large as `powers`
+                for piece in left.unbind()[:-1]:
+                    states.append(torch.addcmul(piece, states[-1], fading))
             entering = torch.stack(states, dim=-1).permute(1, 2, 0, 3).flatten(2).contiguous()  # (d, n, b chunks)
             leaving = (weights_out.unsqueeze(-1) * powers[..., 1:]).transpose(1, 2).contiguous()  # (d, i, n)
             y = y + leaving @ entering

@@ -14,6 +14,7 @@ B is 1 and part of C, as in the authors' minimal code. Departure: N = 32 by defa
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -77,9 +78,13 @@ class DiagonalSSM(SSM):
         gains = to_real(inputs.unsqueeze(1) * powers[:, :-1])
         outputs = to_real(2 * c.conj()).unsqueeze(1)
 
+        @cache
+        def factor(tokens: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # each has a gradient as large as powers
+            there = powers[:, tokens].unsqueeze(-1)
+            return there.real.to(dtype), there.imag.to(dtype)
+
         def carry(states: Tensor, tokens: int) -> Tensor:
-            factor = powers[:, tokens].unsqueeze(-1)
-            real, imaginary = factor.real.to(states.dtype), factor.imag.to(states.dtype)
+            real, imaginary = factor(tokens, states.dtype)
             x, y = states.chunk(2, dim=1)
             return torch.cat((real * x - imaginary * y, real * y + imaginary * x), dim=1)
 
