@@ -3,22 +3,22 @@
 Forward and backward of one layer on an idle machine, all in one process, one after the other in every repeat. First at
 batch 4 x 2,048 x width 256: time, share of the machine's rate of matrix products, peak memory, and ratios of tokens a
 second to a bare attention layer and to the fastest other implementations (`mixers_peers.py`; `pip install
-paceline[bench]`, and checkouts of authors' code: `--seqboat PATH --s4 PATH --aaren PATH`). Then one sequence of 1,024
-to 65,536 tokens: cost a token, by how much it grows, and the length from which a part is faster than attention. Writes
-results/bench/mixers.json and a picture beside it. About five minutes on two cores.
+paceline[bench]`, and checkouts of authors' code: `--seqboat PATH --s4 PATH --aaren PATH`). Then, in a process that
+keeps the memory it frees, one sequence of 1,024 to 65,536 tokens: cost a token, by how much it grows, and the length
+from which a part is faster than attention. Writes results/bench/mixers.json and a picture. Six minutes on two cores.
 """
 
 import argparse
 import ctypes
 import json
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib import metadata
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -182,31 +182,36 @@ def ratio(taken: dict[str, list[float]], rival: str, name: str) -> float | None:
     return median(taken[rival]) / median(taken[name])
 
 
-def curves(layers: dict[str, nn.Module], lengths: list[int], repeats: int, work: Callable) -> dict[str, Any]:
-    """The second half: microseconds and bytes a token at each length, and from where a part passes attention."""
-    found: dict[str, Any] = {name: {"us": {}, "bytes": {}} for name in layers}
+def curves(layers: dict[str, nn.Module], lengths: list[int], work: Callable) -> dict[str, dict[str, dict[int, float]]]:
+    """Microseconds a token at each length, the median of three passes after one that is not counted."""
+    found: dict[str, dict[str, dict[int, float]]] = {name: {"us": {}} for name in layers}
     last = dict.fromkeys(layers, 0.0)
     for length in lengths:
         x = torch.randn(1, length, WIDTH, requires_grad=work is trained)
-        going = {name: layer for name, layer in layers.items() if 4 * last[name] < PATIENCE or "attention" not in name}
+        going = [name for name in layers if 4 * last[name] < PATIENCE or "attention" not in name]
         taken: dict[str, list[float]] = {name: [] for name in going}
-        for name, layer in going.items():
-            found[name]["bytes"][length] = peak(partial(work, layer, x)) / length
-        hungriest = max(going, key=lambda name: found[name]["bytes"][length])
-        work(going[hungriest], x)  # takes back from the system what `peak` returned to it
-        for _ in range(repeats):
-            for name, layer in going.items():
-                taken[name].append(seconds(partial(work, layer, x)))
+        for _ in range(4):
+            for name in going:
+                taken[name].append(seconds(partial(work, layers[name], x)))
         for name, values in taken.items():
-            last[name] = median(values)
+            last[name] = median(values[1:])
             found[name]["us"][length] = 1e6 * last[name] / length
     bare = found[BARE]["us"]
     for curve in found.values():
         slower = [n for n in lengths if n in bare and n in curve["us"] and curve["us"][n] >= bare[n]]
         later = [n for n in curve["us"] if n > max(slower, default=0)]
-        curve["passes_attention_at"] = min(later, default=None)
-        curve["growth"] = {kind: growth(list(curve[kind].values())) for kind in ("us", "bytes")}
+        curve["passes_attention_at"] = min(later, default=None)  # type: ignore[assignment]
     return found
+
+
+def held(layers: dict[str, nn.Module], times: dict[str, Any]) -> None:
+    """Adds the bytes a token at the lengths that were timed, and by how much the costs grow."""
+    for name, curve in times.items():
+        curve["bytes"] = {}
+        for length in curve["us"]:
+            x = torch.randn(1, int(length), WIDTH, requires_grad=True)
+            curve["bytes"][length] = peak(partial(trained, layers[name], x)) / int(length)
+        curve["growth"] = {kind: growth(list(curve[kind].values())) for kind in ("us", "bytes")}
 
 
 def growth(costs: list[float]) -> float:
@@ -222,15 +227,23 @@ def flatness(found: dict[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def keep_freed_memory() -> None:
-    """Begins this program anew with a C library (glibc) that keeps freed memory, if it does not yet.
+def long_texts(lengths: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The second half: times of training, and of reading where a part is for that alone."""
+    torch.manual_seed(0)
+    costs = curves(ours(torch.randn(1, 1024, WIDTH)), lengths, trained)
+    if "hip" not in methods("mixers"):
+        return costs, {}
+    readers = {BARE: BareAttention().eval(), "hip": part("mixers", "hip")(WIDTH).eval()}
+    return costs, curves(readers, [n for n in lengths if n <= 16_384], read)
 
-    By its defaults every tensor above 32 MB is mapped from the system and its pages cleared anew in each pass, which
-    can take longer than the arithmetic; no implementation, ours or another's, is to pay for that here.
+
+def with_kept_memory(run: Callable[[list[int]], Any], lengths: list[int]) -> Any:
+    """`run` in a process that keeps the memory it frees, so that no layer pays for mapping and clearing its large
+    tensors anew in every pass: that cost is the system's, and sets in at 32 MB a tensor, whatever the layer.
     """
-    missing = {name: value for name, value in KEPT.items() if name not in os.environ}
-    if missing and sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing)
+    os.environ.update(KEPT)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(run, lengths).result()
 
 
 def main() -> None:
@@ -241,7 +254,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=STORED)
     arguments = parser.parse_args()
     checkouts = {name: path.resolve() for name in CHECKOUTS if (path := getattr(arguments, name)) is not None}
-    keep_freed_memory()
     torch.manual_seed(0)
     batch, length, repeats = (2, 256, 2) if arguments.quick else (4, 2_048, 5)
     lengths = [128, 256, 512] if arguments.quick else [1024 * 2**i for i in range(7)]
@@ -249,14 +261,11 @@ def main() -> None:
     versions = {}
     with suppress(metadata.PackageNotFoundError):
         versions["numba"] = metadata.version("numba")
-    kept = {name: os.environ.get(name, "") for name in KEPT}
-    result = {"environment": environment() | versions | kept, "threads": torch.get_num_threads()}
-    result |= {"shape": list(x.shape)} | side_by_side(x, repeats, checkouts)
-    result["curves"] = curves(ours(x), lengths, 2, trained)
+    result = {"environment": environment() | versions, "threads": torch.get_num_threads()}
+    result |= {"shape": list(x.shape)} | side_by_side(x, repeats, checkouts) | {"curves_environment": KEPT}
+    result["curves"], result["inference"] = with_kept_memory(long_texts, lengths)
+    held(ours(x), result["curves"])
     result["targets"] += flatness(result["curves"])
-    if "hip" in methods("mixers"):
-        readers = {BARE: BareAttention().eval(), "hip": part("mixers", "hip")(WIDTH).eval()}
-        result["inference"] = curves(readers, [n for n in lengths if n <= 16_384], 2, read)
     show(result, targets=not arguments.quick)
     write_atomic(arguments.out, json.dumps(result, indent=1) + "\n")
     draw_curves(result["curves"], arguments.out.with_suffix(".svg"))
