@@ -28,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "notes").mkdir()
     for name in list(topics)[:12]:
         (place / "notes" / f"{name}.md").write_text(topics[name], encoding="utf-8")
+    (place / "prompts.txt").write_text("def add(a, b):\n    return\n\nOnce upon a time", encoding="utf-8")
     return place
 
 
@@ -42,7 +43,8 @@ def _run(command: list[str], folder: Path) -> str:
 def _shortened(line: str) -> list[str]:
     words = shlex.split(line, comments=True)
     assert words[0] == "paceline", line
-    return [sys.executable, "-m", "paceline", *words[1:], *SMALL.get(words[1], [])]
+    small = ["--tokens", "4", "--seeds", "1"] if "--on-model" in words else SMALL.get(words[1], [])
+    return [sys.executable, "-m", "paceline", *words[1:], *small]
 
 
 def test_the_two_make_commands_are_targets_and_race_is_the_default_race(folder: Path) -> None:

@@ -51,24 +51,14 @@ def test_what_cannot_work_is_refused(decode: str, words: str, model: Path, call:
 
 def test_a_race_on_a_model_times_each_beside_greedy(model: Path, call: Call) -> None:
     Path("prompts.txt").write_text("The fox and the dog and the fox\n\nA quick brown\n\nthen some come by, then some")
-    race = (
-        "race",
-        "--on-model",
-        "model",
-        "greedy",
-        "lookup",
-        "--prompts",
-        "prompts.txt",
-        "--tokens",
-        "8",
-        "--seeds",
-        "2",
-    )
-    answer = call(*race, "--seeds", "2", "--out", "here")
+    names = ("greedy", "lookup", "int8 + lookup(guesses=3)")
+    budget = ("--prompts", "prompts.txt", "--tokens", "8", "--seeds", "2")
+    answer = call("race", *names, "--on-model", "model", *budget, "--out", "here")
     assert answer.code == 0, answer.err
     result = load(Path("here/result.json"))
-    assert {cell["status"] for cell in result["cells"]} == {"done"} and len(result["cells"]) == 4
-    assert all(cell["meters"]["same_as_greedy"] == 1 for cell in result["cells"])
+    assert {cell["status"] for cell in result["cells"]} == {"done"} and len(result["cells"]) == 6
+    lossless = [cell for cell in result["cells"] if "int8" not in cell["contestant"]]
+    assert all(cell["meters"]["same_as_greedy"] == 1 for cell in lossless)
     assert all(cell["ledger"]["model_calls"] > 0 and cell["ledger"]["state_bytes"] > 0 for cell in result["cells"])
     assert "Use it: paceline generate model --decode" in flat(answer.out) and Path("here/report.html").is_file()
 

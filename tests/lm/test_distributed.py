@@ -120,8 +120,9 @@ def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in KINDS:
         stopped(place / kind / "of one")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    shared = str(Path(__file__).parents[1] / "shared")
     done = subprocess.run(
-        [*torchrun, __file__, str(place)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*torchrun, __file__, str(place)], env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": shared},
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,6 @@ from torch import Tensor
 from paceline.core.errors import PacelineError
 from paceline.core.ledger import Ledger
 from paceline.core.seeds import derive
-from paceline.core.spec import Spec, parse
 from paceline.data._contract import Batch, Task
 from paceline.decode._generate import Stream, generate
 from paceline.lm.open import Opened, open_lm, strategy
@@ -87,14 +86,13 @@ class Decoding(Contestant):
     """A way to decode.
 
     Args:
-        spec: a method of `decode`, `context` or `compress`, such as `lookup(guesses=8)`.
+        name: what `lm.open.strategy` reads, such as `lookup(guesses=8)` or `int8 + lookup`.
     """
 
     settings = (0.0,)
 
-    def __init__(self, spec: str | Spec) -> None:
-        self.spec = parse(spec) if isinstance(spec, str) else spec
-        self.name = str(self.spec)
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def check(self, event: Event) -> None:
         """See `Contestant.check`."""
