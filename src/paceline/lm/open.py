@@ -18,7 +18,8 @@ from paceline.core.spec import check, parse
 from paceline.core.state import LM
 from paceline.decode._contract import Strategy
 from paceline.lm.checkpoint import PICKLES, SUMS, load_model, verify
-from paceline.lm.layers import layered
+from paceline.lm.decoder import Decoder
+from paceline.lm.layers import LayeredDecoder, layered
 from paceline.lm.pretrained import KNOWN, pretrained
 
 FAMILIES = ("decode", "context", "compress")
@@ -191,7 +192,8 @@ def _one(text: str, opened: Opened) -> tuple[Opened, Strategy | None]:
         return opened, made
     if family == "context":
         return replace(opened, lm=under(opened, built)), None
-    return replace(opened, lm=built.apply(opened.lm)), None
+    smaller: LM = built.apply(opened.lm.decoder if isinstance(opened.lm, LayeredDecoder) else opened.lm)
+    return replace(opened, lm=layered(smaller) if isinstance(smaller, Decoder) else smaller), None
 
 
 def _helpers(name: str, helper: str, value: object) -> LM | list[LM]:
