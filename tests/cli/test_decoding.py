@@ -42,11 +42,19 @@ def test_a_stop_text_ends_it_and_is_not_shown(model: Path, call: Call) -> None:
         ("sample(top_p=2.0)", "top_p must be above 0 and at most 1, not 2.0"),
         ("greedy + sample", "names two ways to choose tokens"),
         ("lookup(", "Cannot read"),
+        ("gemfilter(tokens=8)", "gemfilter needs layer: write gemfilter(layer=...)"),
+        ("set_based", "set_based needs start and split and end"),
+        ("speculative", "speculative needs draft='DIR'"),
         ("full", "model has no cache that a policy could keep"),
     ],
 )
 def test_what_cannot_work_is_refused(decode: str, words: str, model: Path, call: Call) -> None:
     assert words in flat(sentence(call("generate", model, "--prompt", "x", "--decode", decode)))
+
+
+def test_a_context_that_is_no_policy_is_refused(model: Path, call: Call) -> None:
+    refusal = sentence(call("generate", model, "--prompt", "x", "--context", "lookup"))
+    assert "--context lookup is no cache policy" in flat(refusal)
 
 
 def test_a_race_on_a_model_times_each_beside_greedy(model: Path, call: Call) -> None:
@@ -72,6 +80,7 @@ def test_a_race_on_a_model_times_each_beside_greedy(model: Path, call: Call) -> 
         (("--on-model", "model", "--prompts", "empty.txt"), "There is no prompt"),
         (("--on-model", "model", "--prompts", "bad.jsonl"), "has no text under `prompt` or `text`"),
         (("--on-model", "nomodel"), "There is no folder nomodel"),
+        (("--on-model", "model", "--out", "notes.txt"), "--out notes.txt is a file"),
         (("--on-model", "model", "ema"), "ema is one of mixers"),
         (("--on-model", "model", "--tokens", "1"), "Decoding needs at least 2 tokens"),
     ],

@@ -63,7 +63,14 @@ def race_command(
     if on_model is not None or prompts is not None:
         from paceline.cli.on_model import run as run_on_model
 
-        others = {"--text": text, "--task": task, "--params": params, "--keep": keep, "--encoder": encoder}
+        others = {
+            "--text": text,
+            "--task": task,
+            "--params": params,
+            "--keep": keep,
+            "--encoder": encoder,
+            "--field": field,
+        }
         run_on_model(
             contestants or [], on_model, prompts, tokens, seeds, out, confirm,
             [name for name, value in others.items() if value], json,

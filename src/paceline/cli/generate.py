@@ -7,8 +7,10 @@ from contextlib import suppress
 import typer
 from rich.console import Console
 
+from paceline.core.discovery import find
 from paceline.core.errors import PacelineError
 from paceline.core.seeds import derive
+from paceline.core.spec import parse
 from paceline.decode._contract import Strategy
 from paceline.decode._generate import Stream, generate
 from paceline.decode._text import pieces
@@ -39,6 +41,8 @@ def run(
     plain: Strategy = Greedy() if temperature == 0 else Sample(temperature)
     opened = open_lm(model)
     if context is not None:
+        if find(parse(context).name)[0] != "context":
+            raise PacelineError(f"--context {context} is no cache policy: `paceline list context` shows them.")
         opened, _ = strategy(context, opened)
     opened, how = (opened, plain) if decode is None else strategy(decode, opened)
     stream = generate(

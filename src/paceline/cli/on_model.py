@@ -53,6 +53,8 @@ def run(
     if out is None:
         everything = repr((names, model, task.texts, task.length, seeds))
         out = Path("runs") / f"decode-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
+    if out.exists() and not out.is_dir():
+        raise PacelineError(f"--out {out} is a file: give a folder.")
     limits = Limits(workers=1, threads=os.cpu_count() or 1)
     try:
         with Progress(console) as progress:

@@ -4,6 +4,7 @@ Models of Llama's kind get the lean forward pass (`huggingface/llama.py`), all o
 """
 
 import ast
+import inspect
 import json
 import os
 from collections.abc import Sequence
@@ -185,6 +186,9 @@ def _one(text: str, opened: Opened) -> tuple[Opened, Strategy | None]:
     helpers: tuple[str, ...] = getattr(kind, "helpers", ())
     own = replace(spec, arguments={key: value for key, value in spec.arguments.items() if key not in helpers})
     check(own, kind, given=helpers)
+    wanted = [n for n, p in inspect.signature(kind).parameters.items() if p.default is p.empty and n not in helpers]
+    if missing := [argument for argument in wanted if argument not in own.arguments]:
+        raise PacelineError(f"{name} needs {' and '.join(missing)}: write {name}({missing[0]}=...).")
     models = {helper: _helpers(name, helper, spec.arguments.get(helper)) for helper in helpers}
     built: Any = kind(**own.arguments, **models)
     if family == "decode":
