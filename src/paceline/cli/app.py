@@ -70,6 +70,8 @@ def race_command(
             "--keep": keep,
             "--encoder": encoder,
             "--field": field,
+            "--on": on != "here",
+            "--feed-forward": feed_forward != "swiglu",
         }
         run_on_model(
             contestants or [], on_model, prompts, tokens, seeds, out, confirm,
@@ -141,25 +143,33 @@ def claims_command(json: JsonOption = False) -> None:
 
 @app.command("train")
 def train_command(
-    mixer: Annotated[str, typer.Argument(help="Such as: seqboat, or 'attention(window=64)'.")],
+    mixer: Annotated[
+        str, typer.Argument(help="Such as: seqboat, or 'attention(window=64)'; or a saved model's folder, to go on.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the model.")],
     text: TextOption = None,
     field: FieldOption = None,
     tokens: Annotated[int, typer.Option(help="Training tokens.")] = 500_000,
     params: Annotated[int, typer.Option(help="Parameters of the model.")] = 360_000,
     layers: Annotated[int, typer.Option(help="Layers, all alike.")] = 2,
-    length: Annotated[int, typer.Option(help="Bytes of a training window.")] = 256,
+    length: Annotated[int, typer.Option(help="Bytes, or tokens, of a training window.")] = 256,
     batch: Annotated[int, typer.Option(help="Windows of a step.")] = 8,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
     feed_forward: FeedForwardOption = "swiglu",
     seed: Annotated[int, typer.Option(help="Of the initialisation and the data order.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
     parallel: Annotated[str, typer.Option(help="Under torchrun: ddp, or fsdp for a model that is cut up.")] = "ddp",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Read a model's tokens instead of bytes: its folder, or smollm2.")
+    ] = None,
 ) -> None:
-    """Train one byte model on text and save it; on several processes under `torchrun -m paceline train ...`."""
+    """Train one model on text and save it; on several processes under `torchrun -m paceline train ...`."""
     from paceline.cli.train import run
 
-    run(mixer, out, text or [], field, tokens, params, layers, length, batch, lr, feed_forward, seed, resume, parallel)
+    run(
+        mixer, out, text or [], field, tokens, params, layers, length, batch, lr, feed_forward, seed, resume, parallel,
+        tokenizer,
+    )  # fmt: skip
 
 
 @app.command("generate")

@@ -1,28 +1,26 @@
 """`paceline race ... --on-model MODEL`: ways to decode one given model, side by side."""
 
 import hashlib
-import json
 import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-from rich.console import Console
-
-from paceline.cli.progress import Progress
-from paceline.cli.race import show_result
+from paceline.cli.race import check_numbers, run_and_show
+from paceline.context._contract import Policy
+from paceline.context._reader import Reader
 from paceline.core.errors import PacelineError
 from paceline.data._corpus import default_documents
-from paceline.lm.open import open_lm, strategy
+from paceline.lm.open import Opened, open_lm, strategy
 from paceline.race.contestant import Event
-from paceline.race.decoding import Decoding, Prompts, read_prompts
+from paceline.race.decoding import Decoding
 from paceline.race.pool import Limits
-from paceline.race.run import race
-from paceline.report import write
+from paceline.race.prompts import Continuations, Prompts, read_prompts
 
 CONTESTANTS = ("greedy", "lookup", "int8")
-TOKENS, DEFAULT_PROMPTS, PROMPT_BYTES = 64, 32, 600
+TOKENS, ITEMS, DEFAULT_PROMPTS = 48, 2, 32
+SHORT, LONG = 600, 6_000
+"""Bytes of a prompt, and of one for cache policies: about 200 and 2,000 tokens."""
 
 
 def run(
@@ -41,50 +39,47 @@ def run(
         raise PacelineError("--prompts needs --on-model: the folder of a model, or smollm2.")
     if others:
         raise PacelineError(f"{others[0]} does not go with --on-model, where nothing is trained: leave it out.")
-    console = Console(stderr=as_json)
-    texts = default_prompts() if prompts is None else read_prompts(prompts)
-    task = Prompts(texts, model, tokens or TOKENS)
+    check_numbers(tokens=tokens, seeds=seeds)
     names = list(contestants) or list(CONTESTANTS)
     opened = open_lm(model)
+    changing, policies, aware = False, False, []
     for name in names:
         changed, how = strategy(name, opened)
         how.prepare(changed.lm)
-    del opened
-    if out is None:
-        everything = repr((names, model, task.texts, task.length, seeds))
-        out = Path("runs") / f"decode-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
-    if out.exists() and not out.is_dir():
-        raise PacelineError(f"--out {out} is a file: give a folder.")
-    limits = Limits(workers=1, threads=os.cpu_count() or 1)
-    try:
-        with Progress(console) as progress:
-            result = race(
-                [Decoding(name) for name in names], [Event(task, 0, 0, 1)], out=out, seeds=seeds, confirm=confirm,
-                limits=limits, watcher=progress,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        console.print(
-            f"Stopped. Finished cells are kept in {out}: the same command goes on from there.", highlight=False
+        policy = _policy(changed)
+        changing |= changed.lm is not opened.lm
+        policies |= policy is not _policy(opened)
+        aware += [] if policy is None or policy.blind else [name]
+    texts = default_prompts(LONG if policies else SHORT) if prompts is None else read_prompts(prompts)
+    length = tokens or TOKENS
+    events = [Event(Prompts(texts, model, length, ITEMS), 0, 0, 1)]
+    shortest = min(len(opened.words.encode(text)) for text in texts)
+    if policies and shortest <= length:
+        raise PacelineError(
+            f"The shortest prompt has {shortest} tokens, and a race of cache policies asks the last {length} of each: "
+            "give longer prompts, or fewer --tokens."
         )
-        raise typer.Exit(130) from None
-    page = write(result, out / "report.html")
-    if as_json:
-        print(json.dumps(result))
-    else:
-        show_result(console, result, page)
-        winner = result["winner"]
-        if winner:
-            console.print(
-                f"Use it: paceline generate {shlex.quote(model)} --decode {shlex.quote(winner['contestant'])} "
-                "--prompt 'The '",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
-    if all(cell["status"] == "failed" for cell in result["cells"]):
-        raise PacelineError(f"Every cell failed; the first said: {result['cells'][0]['reason']}")
+    if changing and shortest > length:  # the text may change too; what a policy loses comes before how fast it is
+        quality = Event(Continuations(texts, model, length, ITEMS, aware), 0, 0, 1)
+        events = [quality, *events] if policies else [*events, quality]
+    if out is None:
+        everything = repr((names, model, tuple(texts), length, seeds))
+        out = Path("runs") / f"decode-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"
+    run_and_show(
+        [Decoding(name) for name in names], events, out, as_json,
+        lambda winner: f"paceline generate {shlex.quote(model)} --decode {shlex.quote(winner)} --prompt 'The '",
+        seeds=seeds, confirm=confirm, limits=Limits(workers=1, threads=os.cpu_count() or 1),
+    )  # fmt: skip
 
 
-def default_prompts() -> list[str]:
-    """Beginnings of the documentation topics and modules that come with Python, as many of each."""
-    documents = [document for document in default_documents() if len(document.content) > 2 * PROMPT_BYTES]
+def _policy(opened: Opened) -> Policy | Reader | None:
+    """How the model remembers, where that can be exchanged."""
+    found: Policy | Reader | None = getattr(opened.lm, "reader", None) or getattr(opened.lm, "policy", None)
+    return found
+
+
+def default_prompts(size: int) -> list[str]:
+    """Beginnings, of so many bytes, of documentation topics and modules that come with Python, as many of each."""
+    documents = [document for document in default_documents() if len(document.content) > 2 * size]
     step = max(1, len(documents) // DEFAULT_PROMPTS)
-    return [d.content[:PROMPT_BYTES].decode(errors="ignore") for d in documents[::step]]
+    return [d.content[:size].decode(errors="ignore") for d in documents[::step]]

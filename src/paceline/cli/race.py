@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from paceline.cli.events import CONTESTANTS, DEFAULT_OUT, task_event, text_event
 from paceline.cli.progress import Progress
 from paceline.core.errors import PacelineError
 from paceline.core.lock import hold
-from paceline.race.contestant import Event, Model
+from paceline.race.contestant import Contestant, Event, Model
 from paceline.race.run import race
 from paceline.report import table, write
 
@@ -40,12 +40,7 @@ def run(
     """Race, then print the tables, where the page and the winner are, and the command that uses it."""
     if text and task is not None:
         raise PacelineError("Give --text or --task, not both.")
-    for name, value in (("--tokens", tokens), ("--params", params), ("--seeds", seeds)):
-        if value is not None and value < 1:
-            raise PacelineError(f"{name} must be at least 1, not {value}.")
-    if seeds is not None and seeds > MOST_SEEDS:
-        raise PacelineError(f"--seeds must be at most {MOST_SEEDS:,}, not {seeds:,}.")
-    console = Console(stderr=as_json)
+    check_numbers(tokens=tokens, params=params, seeds=seeds)
     shape = [given for given in (form, feed_forward) if given not in ("decoder", "swiglu")]
     everything = (list(contestants), list(text), task, field, tokens, seeds, params, *shape)
     if out is None:
@@ -53,15 +48,51 @@ def run(
         out = (
             DEFAULT_OUT if plain else Path("runs") / f"race-{hashlib.sha256(repr(everything).encode()).hexdigest()[:8]}"
         )
-    if out.exists() and not out.is_dir():
-        raise PacelineError(f"--out {out} is a file: give a folder.")
     models = [Model(name, form=form, feed_forward=feed_forward) for name in contestants or CONTESTANTS]
     events = _events(text, task, field, out, tokens, params)
+    run_and_show(models, events, out, as_json, confirm=confirm, seeds=seeds, keep_in=keep, on=on)
+
+
+def check_numbers(**given: int | None) -> None:
+    """Refuse options that must be at least 1, and more seeds than anyone waits for.
+
+    Raises:
+        PacelineError: naming the option.
+    """
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise PacelineError(f"--{name} must be at least 1, not {value}.")
+    if (seeds := given.get("seeds")) is not None and seeds > MOST_SEEDS:
+        raise PacelineError(f"--seeds must be at most {MOST_SEEDS:,}, not {seeds:,}.")
+
+
+def run_and_show(
+    contestants: Sequence[Contestant],
+    events: Sequence[Event],
+    out: Path,
+    as_json: bool,
+    use: Callable[[str], str] | None = None,
+    **options: Any,
+) -> None:
+    """Race with progress, write the page, print the tables or JSON.
+
+    Args:
+        contestants: of any kind.
+        events: their tasks.
+        out: the race's folder.
+        as_json: print the result as JSON instead of tables.
+        use: the command that uses a winner that left no model, from its name.
+        options: of `race`.
+
+    Raises:
+        PacelineError: as `race`, or every cell failed.
+    """
+    console = Console(stderr=as_json)
+    if out.exists() and not out.is_dir():
+        raise PacelineError(f"--out {out} is a file: give a folder.")
     try:
         with Progress(console) as progress:
-            result = race(
-                models, events, out=out, seeds=seeds, confirm=confirm, keep_in=keep, watcher=progress, on=on,
-            )  # fmt: skip
+            result = race(contestants, events, out=out, watcher=progress, **options)
     except KeyboardInterrupt:
         console.print(
             f"Stopped. Finished cells are kept in {out}: the same command goes on from there.", highlight=False
@@ -72,6 +103,9 @@ def run(
         print(json.dumps(result))
     else:
         show_result(console, result, page)
+        if use is not None and result["winner"]:
+            command = use(result["winner"]["contestant"])
+            console.print(f"Use it: {command}", markup=False, highlight=False, soft_wrap=True)
     if all(cell["status"] == "failed" for cell in result["cells"]):
         raise PacelineError(f"Every cell failed; the first said: {result['cells'][0]['reason']}")
 

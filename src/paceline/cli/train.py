@@ -1,4 +1,4 @@
-"""`paceline train`: one byte model on text."""
+"""`paceline train`: one model on text, fresh or going on with a saved one, in bytes or in another model's tokens."""
 
 import shutil
 from collections.abc import Sequence
@@ -16,10 +16,12 @@ from paceline.core.files import write_json
 from paceline.core.lock import NAME, hold
 from paceline.core.seeds import derive
 from paceline.data.text import Text
-from paceline.lm.checkpoint import save_model
+from paceline.data.token_text import TokenText, vocabulary
+from paceline.lm.checkpoint import load_model, save_model
 from paceline.lm.config import DEEPEST, build, check_length, fit
 from paceline.lm.distributed import join
 from paceline.lm.evaluate import evaluate
+from paceline.lm.siblings import copy_tokenizer, known_or_folder
 from paceline.lm.train import Recipe, train
 
 
@@ -38,6 +40,7 @@ def run(
     seed: int,
     resume: bool,
     parallel: str,
+    tokenizer: str | None,
 ) -> None:
     """Train, measure on the held-out bytes, save, and print the command that uses the model.
 
@@ -59,7 +62,10 @@ def run(
         recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
         recipe.steps(length)
         world.fewest(batch)
-        config = fit([mixer] * layers, Text.vocab_size, params, feed_forward=feed_forward)
+        start = load_model(Path(mixer)) if Path(mixer).is_dir() else None
+        reads = _reads(tokenizer, None if start is None else Path(mixer), start and start[1].task)
+        size, named = (Text.vocab_size, Text.name) if reads is None else (vocabulary(reads), TokenText.name)
+        config = start[1] if start else fit([mixer] * layers, size, params, named, feed_forward=feed_forward)
         check_length(config, length)
 
         def prepare() -> str:
@@ -71,9 +77,9 @@ def run(
             return str(corpus(text, field, out))
 
         place = world.tell(prepare)
-        task = world.together(lambda: Text(place, length))
+        task = world.together(lambda: Text(place, length) if reads is None else TokenText(place, reads, length))
         torch.manual_seed(derive(seed, "init", mixer))
-        model = build(config)
+        model = start[0].train() if start else build(config)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -100,6 +106,8 @@ def run(
             return
         evaluation = evaluate(model, task)
         save_model(model, config, out)
+        if reads is not None:
+            copy_tokenizer(reads, out)
         write_json(
             out / "training.json",
             {
@@ -113,11 +121,26 @@ def run(
         ledger = trained.ledger
         meters = "".join(f", {name} {value:.2f}" for name, value in evaluation.meters.items())
         console.print(
-            f"{mixer}: {evaluation.score:.3f} {task.metric} on held-out bytes, {ledger.parameters:,} parameters, "
+            f"{mixer}: {evaluation.score:.3f} {task.metric} on held-out text, {ledger.parameters:,} parameters, "
             f"{ledger.tokens:,} tokens in {ledger.seconds:.0f} s{meters}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
         console.print(f"Use it: paceline generate {out} --prompt 'The '", markup=False, highlight=False, soft_wrap=True)
+
+
+def _reads(tokenizer: str | None, start: Path | None, task: str | None) -> Path | None:
+    """The folder of the tokenizer that the model reads with, or None where it reads bytes.
+
+    Raises:
+        PacelineError: a model to go on with that was not trained on text, or with other tokens than are asked for.
+    """
+    if start is None:
+        return None if tokenizer is None else known_or_folder(tokenizer)
+    if task not in (Text.name, TokenText.name):
+        raise PacelineError(f"{start} was trained on {task}, not on text: there is nothing to go on with.")
+    if tokenizer is not None:
+        raise PacelineError(f"{start} has tokens of its own: leave --tokenizer out to go on with it.")
+    return start if task == TokenText.name else None
 
 
 def _refuse(out: Path, resume: bool) -> None:

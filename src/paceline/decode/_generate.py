@@ -107,7 +107,7 @@ def generate(
 
 def _tokens(stream: Stream, run: Run, strategy: Strategy, past: Past) -> Iterator[int]:
     began, counts, room = time.perf_counter(), run.counts, run.room
-    _read_prompt(run, past, strategy.keep)
+    read_prompt(run, past, strategy.keep)
     try:
         for block in strategy.run(run):
             for token in block:
@@ -129,7 +129,7 @@ def _tokens(stream: Stream, run: Run, strategy: Strategy, past: Past) -> Iterato
         counts.state_bytes = max(counts.state_bytes, run.state.nbytes)
 
 
-def _read_prompt(run: Run, past: Past, keep: int) -> None:
+def read_prompt(run: Run, past: Past | None = None, keep: int = 0) -> None:
     """Read what of the prompt the past has not."""
     if getattr(run.lm, "looks_ahead", False):  # its layers read a prompt as a whole
         with torch.no_grad():
@@ -137,7 +137,7 @@ def _read_prompt(run: Run, past: Past, keep: int) -> None:
         run.counts.calls, run.counts.read, run.logits = 1, len(run.ids), logits[0, -1]
         run.state = run.state.keeping(keep)
         return
-    state, run.counts.reused = past.resume(run.ids, run.state.of)
+    state, run.counts.reused = (past or Past()).resume(run.ids, run.state.of)
     run.state = run.state if state is None else state
     rest = torch.tensor([run.ids[run.counts.reused :]])
     pieces = list(rest.split(PIECE, dim=1))

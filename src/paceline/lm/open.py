@@ -90,6 +90,8 @@ def open_lm(place: str) -> Opened:
         raise PacelineError(f"There is no folder {place}: give the folder of a saved model, or one of {known}.")
     if _kind(folder) in ("paceline", None):
         model, config = load_model(folder)
+        if config.task == "token_text":
+            return _in_tokens(place, folder, layered(model))
         if config.task != "text":
             raise PacelineError(f"{place} was trained on {config.task}, not on text: it does not read prompts.")
         return Opened(place, layered(model), Bytes())
@@ -104,6 +106,22 @@ def _kind(folder: Path) -> str | None:
         return kind if isinstance(kind, str) else None
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
+
+
+def _in_tokens(place: str, folder: Path, lm: Any) -> Opened:
+    """One of Paceline's models that reads a tokenizer's tokens."""
+    try:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except ImportError as error:
+        raise PacelineError(f"{place} reads tokens: pip install 'paceline[hf]' to open it.") from error
+    except Exception as error:  # transformers raises every kind for a tokenizer that is missing or broken
+        reason = " ".join(str(error).split())[:200]
+        raise PacelineError(f"The tokenizer in {place} cannot be loaded ({reason}): restore it.") from error
+    lm.tokenizer = tokenizer  # grammars need its bytes
+    end = tokenizer.eos_token_id
+    return Opened(place, lm, Pieces(tokenizer), () if end is None else (end,))
 
 
 def _open_foreign(place: str, folder: Path) -> Opened:
