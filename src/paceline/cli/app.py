@@ -144,9 +144,13 @@ def claims_command(json: JsonOption = False) -> None:
 @app.command("train")
 def train_command(
     mixer: Annotated[
-        str, typer.Argument(help="Such as: seqboat, or 'attention(window=64)'; or a saved model's folder, to go on.")
+        str,
+        typer.Argument(
+            help="Such as: seqboat, or 'attention(window=64)'; a saved model's folder, to go on; or a recipe: "
+            "smollm2-draft, smollm2-expert, smollm2-reward, smollm2-head."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the model.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the model. A recipe has its own.")] = None,
     text: TextOption = None,
     field: FieldOption = None,
     tokens: Annotated[int, typer.Option(help="Training tokens.")] = 500_000,
@@ -164,8 +168,16 @@ def train_command(
     ] = None,
 ) -> None:
     """Train one model on text and save it; on several processes under `torchrun -m paceline train ...`."""
+    from paceline.cli.siblings import train_sibling
     from paceline.cli.train import run
+    from paceline.core.errors import PacelineError
+    from paceline.lm.siblings import SIBLINGS
 
+    if mixer in SIBLINGS:
+        train_sibling(mixer, resume)
+        return
+    if out is None:
+        raise PacelineError(f"Where to? Give --out FOLDER for the model, or one of {', '.join(SIBLINGS)}.")
     run(
         mixer, out, text or [], field, tokens, params, layers, length, batch, lr, feed_forward, seed, resume, parallel,
         tokenizer,

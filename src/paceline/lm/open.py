@@ -22,6 +22,7 @@ from paceline.lm.checkpoint import PICKLES, SUMS, load_model, verify
 from paceline.lm.decoder import Decoder
 from paceline.lm.layers import LayeredDecoder, layered
 from paceline.lm.pretrained import KNOWN, pretrained
+from paceline.lm.siblings import SIBLINGS, sibling
 
 FAMILIES = ("decode", "context", "compress")
 """What changes how a given model generates."""
@@ -84,9 +85,11 @@ def open_lm(place: str) -> Opened:
     Raises:
         PacelineError: there is none, it is broken, a pickle, or needs code of its own.
     """
-    folder = pretrained(place) if place in KNOWN and not Path(place).exists() else Path(place)
-    if not Path(place).exists() and place not in KNOWN and "/" not in place:
-        known = ", ".join(KNOWN)
+    folder = Path(place)
+    if not folder.exists():
+        folder = pretrained(place) if place in KNOWN else sibling(place) if place in SIBLINGS else folder
+    if not folder.exists() and "/" not in place:
+        known = ", ".join((*KNOWN, *SIBLINGS))
         raise PacelineError(f"There is no folder {place}: give the folder of a saved model, or one of {known}.")
     if _kind(folder) in ("paceline", None):
         model, config = load_model(folder)
