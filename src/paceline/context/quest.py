@@ -79,7 +79,7 @@ class Quest(Policy):
         at = torch.arange(held - length, held, device=q.device)  # where the queries stand
         last = at // self.page
         pages = torch.arange(bounds.shape[2], device=q.device)
-        score = bound(q, bounds).masked_fill(pages >= last[:, None], -torch.inf)
+        score = self._score(q, bounds).masked_fill(pages >= last[:, None], -torch.inf)
         top = score.topk(count - 1).indices  # (b, h, t, count - 1)
         chosen = torch.cat((top, last[:, None].expand(*top.shape[:3], 1)), dim=3)
         real = chosen <= last[:, None]
@@ -97,6 +97,10 @@ class Quest(Policy):
     def meters(self) -> dict[str, float]:
         """`read`: of the bytes of all keys and values, the share that was read in the last call, bounds included."""
         return {"read": self._read / self._held} if self._held else {}
+
+    def _score(self, q: Tensor, bounds: Tensor) -> Tensor:
+        """What ranks the pages."""
+        return bound(q, bounds)
 
     def _grown(self, bounds: Tensor, keys: Tensor) -> Tensor:
         """With the pages that became full."""

@@ -68,7 +68,7 @@ class SetBased(Reader):
             raise PacelineError("Set-based prompting reads one prompt at a time.")
         pieces = self.parse(ids[0].tolist())
         tokens = [token for piece in pieces for part in piece for token in part]
-        positions, mask = layout([[len(part) for part in piece] for piece in pieces])
+        positions, mask = self._layout([[len(part) for part in piece] for piece in pieces])
         lm.check_length(int(positions.max()) + 1)
         logits, state = lm(ids.new_tensor([tokens]), None, positions.to(ids.device)[None], mask.to(ids.device))
         shift = len(tokens) - 1 - positions[-1:]  # (b,), by how much positions stay behind the count
@@ -83,6 +83,10 @@ class SetBased(Reader):
         positions = torch.arange(end - length, end, device=ids.device) - shift[:, None]
         after: tuple[Tensor, State] = lm(ids, state, positions)
         return after
+
+    def _layout(self, pieces: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """What makes a set of the parts."""
+        return layout(pieces)
 
     def parse(self, tokens: Sequence[int]) -> list[list[list[int]]]:
         """Pieces of a prompt, each a list of its parts: text has one, a set as many as it has.

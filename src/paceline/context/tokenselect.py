@@ -101,11 +101,15 @@ class TokenSelect(Policy):
         if not votes:
             return last, memory["voted"]
         self._read += held / 2 * votes / len(q)  # keys without values
-        score = vote(q, keys[:, :, self.sinks : held - self.local])
+        score = self._score(q, keys[:, :, self.sinks : held - self.local])
         best = score.topk(self.tokens - self.sinks - self.local).indices.sort().values + self.sinks
         if votes == len(q):
             return query, best
         return torch.where(stale[:, None], query, last), torch.where(stale[:, None], best, memory["voted"])
+
+    def _score(self, q: Tensor, keys: Tensor) -> Tensor:
+        """What ranks the tokens."""
+        return vote(q, keys)
 
     def _clear(self) -> None:
         self._read = self._held = 0.0
