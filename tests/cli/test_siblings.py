@@ -11,7 +11,8 @@ from paceline.lm.byte_tokenizer import tokenizer_files
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.importorskip("transformers")
-TRAINING = ("--params", "9000", "--layers", "1", "--tokens", "2048", "--length", "32", "--batch", "4")
+SIZE = ("--params", "9000", "--layers", "1")
+TRAINING = ("--tokens", "2048", "--length", "32", "--batch", "4")
 
 
 @pytest.fixture
@@ -30,7 +31,9 @@ def llama(notes: Path) -> Path:
 
 
 def test_a_draft_is_trained_in_the_models_tokens_and_drafts_for_it(llama: Path, call: Call) -> None:
-    trained = call("train", "attention", "--tokenizer", llama, "--text", "notes.txt", "--out", "draft", *TRAINING)
+    trained = call(
+        "train", "attention", "--tokenizer", llama, "--text", "notes.txt", "--out", "draft", *SIZE, *TRAINING
+    )
     assert trained.code == 0 and "bits per byte on held-out text" in flat(trained.out)
     config = load(Path("draft/config.json"))
     assert config["task"] == "token_text" and config["vocab_size"] == 256
@@ -46,15 +49,16 @@ def test_a_draft_is_trained_in_the_models_tokens_and_drafts_for_it(llama: Path, 
 
 def test_training_goes_on_with_a_saved_model(llama: Path, call: Call) -> None:
     begin = ("--text", "notes.txt", *TRAINING, "--lr", "0.01")
-    call("train", "attention", "--tokenizer", llama, "--out", "first", *begin)
+    call("train", "attention", "--tokenizer", llama, "--out", "first", *SIZE, *begin)
     more = call("train", "first", "--out", "second", *begin)
     assert more.code == 0, more.err
     first, second = (load(Path(name) / "training.json") for name in ("first", "second"))
     assert second["score"] < first["score"] and second["curve"][0][1] < first["curve"][0][1]
     assert load(Path("second/config.json")) == load(Path("first/config.json"))
+    assert "first has its size" in flat(sentence(call("train", "first", "--out", "third", *SIZE, *begin)))
     refusal = sentence(call("train", "first", "--tokenizer", llama, "--out", "third", *begin))
     assert "first has tokens of its own" in flat(refusal)
-    refusal = sentence(call("train", "ema", "--tokenizer", "nowhere", "--out", "third", *begin))
+    refusal = sentence(call("train", "ema", "--tokenizer", "nowhere", "--out", "third", *SIZE, *begin))
     assert "There is no folder nowhere" in flat(refusal)
 
 

@@ -40,7 +40,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_save_one_model_and_print_one_line(kind: str, one: Path) -> None:
     answer = torchrun(*TRAIN, *SHORT, "--out", kind, "--parallel", kind, cwd=one)
     assert (answer.code, answer.err) == (0, ""), answer.err
-    assert answer.out.count("bits per byte on held-out bytes") == answer.out.count("Use it: paceline generate") == 1
+    assert answer.out.count("bits per byte on held-out text") == answer.out.count("Use it: paceline generate") == 1
     assert sorted(p.name for p in (one / kind).iterdir()) == sorted(p.name for p in (one / "model").iterdir())
     decoder, config = load_model(one / kind)
     expected, other = load_model(one / "model")

@@ -44,7 +44,7 @@ def test_train_says_what_it_reached_and_saves_a_model_that_loads(trained: tuple[
     decoder, config = load_model(model)
     size = sum(p.numel() for p in decoder.parameters())
     assert (answer.code, answer.err) == (0, "")
-    assert f"{facts['score']:.3f} bits per byte on held-out bytes, {size:,} parameters, 32,768 tokens" in answer.out
+    assert f"{facts['score']:.3f} bits per byte on held-out text, {size:,} parameters, 32,768 tokens" in answer.out
     assert answer.out.splitlines()[-1] == "Use it: paceline generate model --prompt 'The '"
     assert (config.task, config.vocab_size, set(config.plan)) == ("text", 256, {SEQBOAT})
     assert 0.9 * 6000 < size < 1.1 * 6000 and facts["ledger"]["tokens"] == 32_768

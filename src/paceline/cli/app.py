@@ -154,8 +154,10 @@ def train_command(
     text: TextOption = None,
     field: FieldOption = None,
     tokens: Annotated[int, typer.Option(help="Training tokens.")] = 500_000,
-    params: Annotated[int, typer.Option(help="Parameters of the model.")] = 360_000,
-    layers: Annotated[int, typer.Option(help="Layers, all alike.")] = 2,
+    params: Annotated[
+        int | None, typer.Option(help="Parameters of the model. Default: 360,000; 7,000,000 with --tokenizer.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers, all alike. Default: 2.")] = None,
     length: Annotated[int, typer.Option(help="Bytes, or tokens, of a training window.")] = 256,
     batch: Annotated[int, typer.Option(help="Windows of a step.")] = 8,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,

@@ -19,8 +19,8 @@ from paceline.race.prompts import Continuations, Prompts, read_prompts
 
 CONTESTANTS = ("greedy", "lookup", "int8")
 TOKENS, ITEMS, DEFAULT_PROMPTS = 48, 2, 32
-SHORT, LONG = 600, 6_000
-"""Bytes of a prompt, and of one for cache policies: about 200 and 2,000 tokens."""
+SHORT, LONG = 600, 3_000
+"""Bytes of a prompt, and of one for cache policies: about 200 and 1,000 tokens."""
 
 
 def run(

@@ -54,10 +54,11 @@ def train_sibling(name: str, resume: bool) -> None:
 
 
 def _on_text(mixer: str, recipe: Sibling, text: list[str], resume: bool) -> None:
-    tokenizer = None if Path(mixer).is_dir() else recipe.of
+    fresh = not Path(mixer).is_dir()
+    parameters, layers, tokenizer = (recipe.parameters, recipe.layers, recipe.of) if fresh else (None, None, None)
     train.run(
-        mixer, recipe.folder, text, None, recipe.tokens, recipe.parameters, recipe.layers, recipe.length, recipe.batch,
-        recipe.lr, "swiglu", 0, resume, "ddp", tokenizer,
+        mixer, recipe.folder, text, None, recipe.tokens, parameters, layers, recipe.length, recipe.batch, recipe.lr,
+        "swiglu", 0, resume, "ddp", tokenizer,
     )  # fmt: skip
 
 

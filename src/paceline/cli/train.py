@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from paceline.cli.events import corpus
+from paceline.cli.race import check_numbers
 from paceline.core.errors import PacelineError
 from paceline.core.files import write_json
 from paceline.core.lock import NAME, hold
@@ -24,6 +25,9 @@ from paceline.lm.evaluate import evaluate
 from paceline.lm.siblings import copy_tokenizer, known_or_folder
 from paceline.lm.train import Recipe, train
 
+LAYERS, BYTES, TOKENS = 2, 360_000, 7_000_000
+"""Layers, and parameters of a model that reads bytes or tokens, where none are asked for."""
+
 
 def run(
     mixer: str,
@@ -31,8 +35,8 @@ def run(
     text: Sequence[str],
     field: str | None,
     tokens: int,
-    params: int,
-    layers: int,
+    params: int | None,
+    layers: int | None,
     length: int,
     batch: int,
     lr: float,
@@ -42,30 +46,25 @@ def run(
     parallel: str,
     tokenizer: str | None,
 ) -> None:
-    """Train, measure on the held-out bytes, save, and print the command that uses the model.
+    """Train, measure on the held-out text, save, and print the command that uses the model.
 
     Under torchrun, every process trains, and the first one alone does everything else.
     """
     with join(parallel) as world, ExitStack() as held:
         console = Console(quiet=not world.first)
-        for name, value in (
-            ("--tokens", tokens),
-            ("--params", params),
-            ("--layers", layers),
-            ("--length", length),
-            ("--batch", batch),
-        ):
-            if value < 1:
-                raise PacelineError(f"{name} must be at least 1, not {value}.")
-        if layers > DEEPEST:
+        check_numbers(tokens=tokens, params=params, layers=layers, length=length, batch=batch)
+        if layers is not None and layers > DEEPEST:
             raise PacelineError(f"--layers must be at most {DEEPEST:,}, not {layers:,}.")
         recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
         recipe.steps(length)
         world.fewest(batch)
         start = load_model(Path(mixer)) if Path(mixer).is_dir() else None
+        if start and (params or layers):
+            raise PacelineError(f"{mixer} has its size: leave --params and --layers out to go on with it.")
         reads = _reads(tokenizer, None if start is None else Path(mixer), start and start[1].task)
-        size, named = (Text.vocab_size, Text.name) if reads is None else (vocabulary(reads), TokenText.name)
-        config = start[1] if start else fit([mixer] * layers, size, params, named, feed_forward=feed_forward)
+        size, named, usual = (256, Text.name, BYTES) if reads is None else (vocabulary(reads), TokenText.name, TOKENS)
+        plan = [mixer] * (layers or LAYERS)
+        config = start[1] if start else fit(plan, size, params or usual, named, feed_forward=feed_forward)
         check_length(config, length)
 
         def prepare() -> str:

@@ -1,4 +1,4 @@
-"""One SVG for a README: for each task, final quality with intervals and learning curves."""
+"""One SVG for a README: for each task, final quality with intervals, and how it was learnt, or what state it took."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
     Raises:
         PacelineError: the result is malformed.
     """
+    from paceline.report.costs import HEIGHT, cost
     from paceline.report.curves import curves, curves_height
     from paceline.report.layout import write_at
     from paceline.report.quality import quality, quality_height
@@ -28,17 +29,25 @@ def picture(result: dict[str, Any], path: Path) -> None:
 
     result = checked(result)
     rows = [(task, series_of(result, task["name"])) for task in result["tasks"]]
-    heights = [max(quality_height(series), curves_height(series)) + HEAD for _, series in rows]
+    learned = [any(s.curves for s in series) for _, series in rows]
+    heights = [
+        max(quality_height(series), curves_height(series) if learns else HEIGHT) + HEAD
+        for (_, series), learns in zip(rows, learned, strict=True)
+    ]
     total = max(40.0, sum(heights) + GAP * (len(heights) - 1))
     half = (WIDTH - GAP) / 2
 
     def paint(figure: "Figure") -> None:
         top = total
-        for (task, series), height in zip(rows, heights, strict=True):
+        for (task, series), learns, height in zip(rows, learned, heights, strict=True):
             write_at(figure, 4, top - 18, shorten(task["title"], 90), color=INK, size=13, weight=700)
             bottom = top - height
             quality(figure, (0, bottom, half, top - HEAD), series, task)
-            curves(figure, (half + GAP, bottom, WIDTH, top - HEAD), series)
+            right = (half + GAP, bottom, WIDTH, top - HEAD)
+            if learns:
+                curves(figure, right, series)
+            else:
+                cost(figure, right, series, task, "state_bytes")
             top = bottom - GAP
 
     drawn = draw(WIDTH, total, "picture", paint)

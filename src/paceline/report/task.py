@@ -41,7 +41,7 @@ def chapter(result: dict[str, Any], task: dict[str, Any], key: str) -> dict[str,
         label = f"{metric} against {spoken} on {task['title']}; the table of standings has the numbers"
         return _chart(THIRD, HEIGHT, f"{key}-{currency}", label, paint)
 
-    known = [c for c in CURRENCIES if any(s.mean is not None and c in s.costs for s in series)]
+    known = [c for c in CURRENCIES if any(s.mean is not None and s.costs.get(c, 0) > 0 for s in series)]
     drawn_curves = partial(curves, box=box, series=series)
     return task | {
         "key": key,
