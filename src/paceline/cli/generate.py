@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import typer
 from rich.console import Console
@@ -17,6 +18,7 @@ from paceline.decode._text import pieces
 from paceline.decode.greedy import Greedy
 from paceline.decode.sample import Sample
 from paceline.lm.open import open_lm, strategy
+from paceline.lm.quick import quicken
 
 LONGEST_PROMPT = 2**20
 
@@ -40,6 +42,7 @@ def run(
         raise PacelineError(f"The prompt has {size:,} bytes: give its last {LONGEST_PROMPT:,} at most.")
     plain: Strategy = Greedy() if temperature == 0 else Sample(temperature)
     opened = open_lm(model)
+    opened = replace(opened, lm=quicken(opened.lm))
     if context is not None:
         if find(parse(context).name)[0] != "context":
             raise PacelineError(f"--context {context} is no cache policy: `paceline list context` shows them.")

@@ -1,7 +1,8 @@
 """8-bit weights, rounded to nearest: w = s_i q_ij with q in -127..127 and one scale s_i = max_j |w_ij| / 127 an output.
 
-Activations stay as they are. A step of decoding reads a quarter of the bytes of float32; several tokens at once are
-multiplied with the weights written out again. Embeddings stay, a tied output matrix is compressed.
+Activations stay as they are. A step of decoding reads a quarter of the bytes of float32, through compiled loops where
+numba is installed (`_rows.py`); many tokens at once are multiplied with the weights written out again. Embeddings
+stay, a tied output matrix is compressed.
 """
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paceline.compress._contract import Compression, exchange_linears
+from paceline.compress._rows import can, few_rows
 from paceline.core.card import Source
 from paceline.core.state import LM
 
@@ -22,7 +24,7 @@ PAPERS = (
     ),
 )
 FEW = 8
-"""Tokens up to which the product with 8-bit weights is faster than writing the weights out."""
+"""Tokens up to which torch's product with 8-bit weights is faster than writing the weights out."""
 
 
 class Int8Linear(nn.Module):
@@ -48,7 +50,9 @@ class Int8Linear(nn.Module):
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
         """As the linear map, with its rounded weights."""
         rows = x.reshape(-1, x.shape[-1])
-        if x.dtype == torch.float32 and len(rows) <= FEW and x.device.type == "cpu":
+        if can(rows):
+            y = few_rows(rows, self.packed, self.scale)
+        elif x.dtype == torch.float32 and len(rows) <= FEW and x.device.type == "cpu":
             y = torch._weight_int8pack_mm(rows.contiguous(), self.packed, self.scale)
         else:
             y = functional.linear(rows, self.packed.to(x.dtype)) * self.scale.to(x.dtype)

@@ -9,6 +9,7 @@ policy or fewer bits lose shows there, in bits per byte.
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from paceline.core.errors import PacelineError
@@ -17,6 +18,7 @@ from paceline.decode._contract import Counts, Strategy
 from paceline.decode._generate import Stream, generate
 from paceline.decode._given import read_given
 from paceline.lm.open import Opened, open_lm, strategy
+from paceline.lm.quick import quicken
 from paceline.race.contestant import Contestant, Event, Job, Outcome, Report
 from paceline.race.prompts import Continuations, Prompts, Texts
 
@@ -45,6 +47,7 @@ class Decoding(Contestant):
         task = job.event.task
         assert isinstance(task, Texts)
         base = open_lm(task.model)
+        base = replace(base, lm=quicken(base.lm))
         changed, how = strategy(self.name, base)
         texts = task.drawn(job.seed)
         if isinstance(task, Continuations):

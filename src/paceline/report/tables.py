@@ -45,7 +45,11 @@ def standings(series: Sequence[Series], metric: str, alpha: float) -> Table:
             (f"mean {metric}", [number(s.mean, digits) for s in series]),
             (f"{100 * (1 - alpha):g}\u00a0% interval", [span(s.interval, digits) for s in series]),
             ("seeds", [f"{s.done}" + (f", {s.failed} failed" if s.failed else "") for s in series]),
-            *(column(cost, [s.costs.get(cost) for s in series]) for cost in COSTS),
+            *(
+                column(cost, [s.costs.get(cost) for s in series])
+                for cost in COSTS
+                if any(s.costs.get(cost) for s in series)
+            ),
             ("learning rate", [_rates(s.rates) for s in series]),
             *((name, [significant(s.meters.get(name)) for s in series]) for name in meters),
         ],

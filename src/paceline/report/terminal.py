@@ -37,7 +37,11 @@ def table(result: dict[str, Any], task: str) -> "rich.table.Table":
         (found["metric"], [number(s.mean, digits) for s in series]),
         (f"{100 * (1 - result['alpha']):g} % interval", [span(s.interval, digits) for s in series]),
         ("seeds", [f"{s.done} of {s.done + s.failed}" for s in series]),
-        *(column(cost, [s.costs.get(cost) for s in series]) for cost in COSTS),
+        *(
+            column(cost, [s.costs.get(cost) for s in series])
+            for cost in COSTS
+            if any(s.costs.get(cost) for s in series)
+        ),
     ]
     style: dict[str, Any] = {
         "box": box.SIMPLE_HEAD,

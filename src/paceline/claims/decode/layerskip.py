@@ -1,8 +1,8 @@
 """LayerSkip in byte models of eight layers: does its recipe make the first layers a better draft, at no loss?
 
 The same decoder is trained from scratch on the same batches with and without the recipe: layer dropout that grows with
-depth and time up to 0.1, and losses at the exits in rotation, one a step, scaled by 0.2: of the
-size that the paper uses when it pretrains. The fourth layer of eight is the exit, and a draft has two guesses. Tokens are drawn
+depth and time up to 0.1, and losses at the exits in rotation, one a step, scaled by 0.2: of the size that the paper
+uses when it pretrains. The fourth layer of eight is the exit, and a draft has two guesses. Tokens are drawn
 at temperature 1, where speculation is lossless in distribution: greedily such small models soon repeat themselves,
 which any draft guesses. The cost of a token is in passes over the weights, a guess an exit's share of one; reading the
 prompt is on nobody's bill. The plain model may do as suits it best on the very prompts: draft at layer 2, at layer 4,
