@@ -6,6 +6,7 @@ its row of weights for one row of x, or for four at once, in registers; outputs 
 of 8 bits become numbers in the same pass.
 """
 
+from inspect import unwrap
 from typing import Any
 
 import numba
@@ -42,9 +43,9 @@ def _four(x, weights, scales, out):  # type: ignore[no-untyped-def]
 
 def _compiled(kernel: Any) -> Any:
     try:
-        return numba.njit(cache=True, **SETTINGS)(kernel)
+        return numba.njit(cache=True, **SETTINGS)(unwrap(kernel))
     except RuntimeError:  # there is no folder to keep it in
-        return numba.njit(**SETTINGS)(kernel)
+        return numba.njit(**SETTINGS)(unwrap(kernel))
 
 
 one, four = _compiled(_one), _compiled(_four)

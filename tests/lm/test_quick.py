@@ -1,0 +1,74 @@
+"""Products of few rows, and models made quick by them."""
+
+import pytest
+import torch
+from _foreign import foreign
+from _tiny import model
+
+from paceline.compress import _rows
+from paceline.compress._rows import FEW, can, few_rows
+from paceline.compress.int8 import Int8Linear
+from paceline.decode._generate import generate
+from paceline.decode.greedy import Greedy
+from paceline.lm.huggingface.llama import Llama
+from paceline.lm.layers import layered
+from paceline.lm.quick import LEAST, QuickLinear, quicken
+
+pytest.importorskip("numba")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, FEW])
+@pytest.mark.parametrize("kind", [torch.float32, torch.int8])
+def test_few_rows_are_the_product(rows: int, kind: torch.dtype) -> None:
+    torch.manual_seed(rows)
+    x, scales = torch.randn(rows, 37), torch.rand(11) + 0.5
+    weights = (20 * torch.randn(11, 37)).to(kind)
+    expected = (x.double() @ weights.double().T) * scales.double()
+    assert can(x)
+    torch.testing.assert_close(few_rows(x, weights, scales).double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_what_the_loops_do_not_take_goes_the_usual_way() -> None:
+    linear = torch.nn.Linear(300, 300)
+    quick = QuickLinear(linear)
+    assert quick.weight is linear.weight and LEAST <= 300 * 300
+    for x in (torch.randn(FEW + 1, 300), torch.randn(2, 300, requires_grad=True)):
+        assert not can(x) and torch.equal(quick(x), linear(x))
+    with torch.no_grad():
+        x = torch.randn(2, 3, 300)
+        assert can(x.flatten(0, 1))
+        torch.testing.assert_close(quick(x), linear(x), rtol=1e-4, atol=1e-5)
+    assert not can(torch.randn(1, 300, dtype=torch.float64))
+
+
+def test_eight_bits_are_the_same_with_and_without_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    eight, x = Int8Linear(torch.nn.Linear(64, 48)), torch.randn(3, 64)
+    looped = eight(x)
+    monkeypatch.setattr(_rows, "kernels", lambda: None)
+    assert not can(x)
+    torch.testing.assert_close(eight(x), looped, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "paceline"])
+def test_a_quick_model_says_the_same_from_the_same_states(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
+    plain = Llama(foreign("llama").model.float()) if kind == "llama" else layered(model("attention"))
+    quick = quicken(plain)
+    assert type(quick) is type(plain) and quick is not plain
+    modules = (quick if isinstance(quick, Llama) else quick.decoder).modules()
+    assert any(isinstance(m, QuickLinear) for m in modules)
+    ids = torch.randint(0, plain.vocab_size, (1, 20))
+    with torch.no_grad():
+        _, state = plain(ids, None)
+        again, after = quick(ids[:, :3], state)  # few rows, from the other's state
+        torch.testing.assert_close(again, plain(ids[:, :3], state)[0], rtol=1e-4, atol=1e-4)
+    assert after.length == 23
+    prompt = ids[0].tolist()
+    assert generate(quick, prompt, Greedy(), 12).all() == generate(plain, prompt, Greedy(), 12).all()
+
+
+def test_a_model_that_nothing_makes_quicker_stays() -> None:
+    from paceline.lm.table import Table
+
+    table = Table(torch.zeros(3, 3))
+    assert quicken(table) is table
