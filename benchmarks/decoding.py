@@ -17,6 +17,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,7 @@ from paceline.data._corpus import default_documents
 from paceline.decode._generate import Past, generate, generate_batch
 from paceline.lm.open import Opened, open_lm, strategy, under
 from paceline.lm.pretrained import KNOWN, pretrained
+from paceline.lm.quick import quicken
 from paceline.lm.siblings import trained
 from paceline.race.result import environment
 
@@ -90,14 +92,15 @@ def theirs(model: Any, ids: list[int], tokens: int) -> float:
     return (tokens - 1) / (all_ - one)
 
 
-def short(opened: Opened, model: Any, tokens: int, repeats: int) -> dict[str, Any]:
-    """Batch 1 after a short prompt."""
+def short(opened: Opened, plain: Opened, model: Any, tokens: int, repeats: int) -> dict[str, Any]:
+    """Batch 1 after a short prompt; `plain` is the same model with torch's products."""
     prose = opened.words.encode(text()[20_000:20_800])
     code = opened.words.encode(CODE)
     eight, _ = strategy("int8", opened)
     runs = {
         "transformers, fp32": partial(theirs, model, prose, tokens),
         "greedy": partial(rate, opened, "greedy", prose, tokens),
+        "greedy, torch's products": partial(rate, plain, "greedy", prose, tokens),
         "int8": partial(rate, eight, "greedy", prose, tokens),
         "lookup": partial(rate, opened, "lookup", prose, tokens),
         "greedy, code": partial(rate, opened, "greedy", code, tokens),
@@ -172,16 +175,22 @@ def prefill(opened: Opened, length: int, repeats: int) -> dict[str, Any]:
     """Seconds to read a prompt, whole and through GemFilter's early layers."""
     ids = opened.words.encode(text()[:40_000])[:length]
     greedy = part("decode", "greedy")()
-    gem = under(opened, part("context", "gemfilter")(layer=12, tokens=length // 8))
+    gems = {
+        f"gemfilter(layer={layer}, tokens={length // 10})": under(
+            opened, part("context", "gemfilter")(layer=layer, tokens=length // 10)
+        )
+        for layer in (12, 21)
+    }
 
     def first(lm: Any) -> float:
         stream = generate(lm, ids, greedy, 1)
         stream.all()
         return stream.counts.first
 
+    runs = {"whole": opened.lm, **gems}
     return {
         "length": len(ids),
-        "seconds": in_turn({"whole": partial(first, opened.lm), "gemfilter": partial(first, gem)}, repeats),
+        "seconds": in_turn({name: partial(first, lm) for name, lm in runs.items()}, repeats),
     }
 
 
@@ -219,14 +228,15 @@ def main() -> None:
     given = parser.parse_args()
     from transformers import AutoModelForCausalLM
 
-    opened = open_lm(MODEL)
+    plain = open_lm(MODEL)
+    opened = replace(plain, lm=quicken(plain.lm))
     model = AutoModelForCausalLM.from_pretrained(pretrained(MODEL)).eval()
     tokens, repeats, length = (16, 1, 1_000) if given.quick else (64, 3, LONG)
     versions = {n: metadata.version(n) for n in ("transformers", "llama-cpp-python") if _there(n)}
     result: dict[str, Any] = json.loads(given.out.read_text()) if given.only else {}
     result |= {"environment": environment() | versions, "threads": torch.get_num_threads()}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "short": partial(short, opened, model, tokens, repeats),
+        "short": partial(short, opened, plain, model, tokens, repeats),
         "long": partial(long, opened, length, tokens // 2, repeats),
         "prefill": partial(prefill, opened, length // 2, repeats),
         "batch": partial(side_by_side, opened, model, tokens // 2, repeats),
