@@ -20,6 +20,7 @@ from paceline.decode._generate import generate
 from paceline.decode.greedy import Greedy
 from paceline.lm.open import open_lm
 from paceline.lm.pretrained import pretrained
+from paceline.lm.quick import quicken
 from paceline.race.result import environment
 
 STORED = Path(__file__).parents[1] / "results" / "greedy.json"
@@ -50,12 +51,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24)
     given = parser.parse_args()
     opened, began = open_lm("smollm2"), time.monotonic()
+    lm = quicken(opened.lm)
     model = AutoModelForCausalLM.from_pretrained(pretrained("smollm2")).eval()
     texts, parted = prompts(given.prompts), []
     options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None, "max_new_tokens": given.tokens}
     for text in track(texts, "continue"):
         ids = opened.words.encode(text)
-        ours = generate(opened.lm, ids, Greedy(), given.tokens).all()
+        ours = generate(lm, ids, Greedy(), given.tokens).all()
         theirs = model.generate(torch.tensor([ids]), **options)[0, len(ids) :].tolist()
         if ours != theirs:
             place = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
