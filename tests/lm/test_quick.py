@@ -7,7 +7,7 @@ from _tiny import model
 
 from paceline.compress import _rows
 from paceline.compress._rows import FEW, can, few_rows
-from paceline.compress.int8 import Int8Linear
+from paceline.compress.int8 import Int8, Int8Linear
 from paceline.decode._generate import generate
 from paceline.decode.greedy import Greedy
 from paceline.lm.huggingface.llama import Llama
@@ -49,22 +49,34 @@ def test_eight_bits_are_the_same_with_and_without_loops(monkeypatch: pytest.Monk
     torch.testing.assert_close(eight(x), looped, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["llama", "paceline"])
-def test_a_quick_model_says_the_same_from_the_same_states(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "paceline"])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_a_quick_model_says_the_same_from_the_same_states(
+    kind: str, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
-    plain = Llama(foreign("llama").model.float()) if kind == "llama" else layered(model("attention"))
+    plain = layered(model("attention")) if kind == "paceline" else Llama(foreign(kind).model.float())
     quick = quicken(plain)
-    assert type(quick) is type(plain) and quick is not plain
+    assert quick is not plain and isinstance(quick, type(plain))
     modules = (quick if isinstance(quick, Llama) else quick.decoder).modules()
     assert any(isinstance(m, QuickLinear) for m in modules)
     ids = torch.randint(0, plain.vocab_size, (1, 20))
     with torch.no_grad():
         _, state = plain(ids, None)
-        again, after = quick(ids[:, :3], state)  # few rows, from the other's state
-        torch.testing.assert_close(again, plain(ids[:, :3], state)[0], rtol=1e-4, atol=1e-4)
-    assert after.length == 23
+        again, after = quick(ids[:, :tokens], state)  # from the other's state
+        torch.testing.assert_close(again, plain(ids[:, :tokens], state)[0], rtol=1e-4, atol=1e-4)
+    assert after.length == 20 + tokens
     prompt = ids[0].tolist()
     assert generate(quick, prompt, Greedy(), 12).all() == generate(plain, prompt, Greedy(), 12).all()
+
+
+def test_eight_bits_of_a_quick_model_are_those_of_the_plain_one() -> None:
+    plain = Llama(foreign("llama").model.float())
+    ids = torch.randint(0, plain.vocab_size, (1, 9))
+    with torch.no_grad():
+        (_, state), (_, other) = (lm(ids, None) for lm in (Int8().apply(quicken(plain)), Int8().apply(plain)))
+        one, two = (Int8().apply(lm)(ids[:, :1], s)[0] for lm, s in ((quicken(plain), state), (plain, other)))
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_that_nothing_makes_quicker_stays() -> None:

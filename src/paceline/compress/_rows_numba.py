@@ -6,6 +6,7 @@ its row of weights for one row of x, or for four at once, in registers; outputs 
 of 8 bits become numbers in the same pass.
 """
 
+from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 CONFIG: Any = numba.config
 if CONFIG.THREADING_LAYER == "default":  # the one that comes with numba itself ends a process that uses threads
     CONFIG.THREADING_LAYER = "threadsafe"
-SETTINGS: dict[str, Any] = {"parallel": True, "fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
 
 
 def _one(x, weights, scales, out):  # type: ignore[no-untyped-def]
@@ -41,14 +41,16 @@ def _four(x, weights, scales, out):  # type: ignore[no-untyped-def]
             out[r + 2, o], out[r + 3, o] = c * scales[o], d * scales[o]
 
 
-def _compiled(kernel: Any) -> Any:
+def compiled(kernel: Callable, parallel: bool = True) -> Any:
+    """The kernel as a loop, kept on disk where that can be."""
+    settings: dict[str, Any] = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **SETTINGS)(unwrap(kernel))
+        return numba.njit(cache=True, parallel=parallel, **settings)(unwrap(kernel))
     except RuntimeError:  # there is no folder to keep it in
-        return numba.njit(**SETTINGS)(unwrap(kernel))
+        return numba.njit(parallel=parallel, **settings)(unwrap(kernel))
 
 
-one, four = _compiled(_one), _compiled(_four)
+one, four = compiled(_one), compiled(_four)
 
 
 def use_threads(count: int) -> None:
