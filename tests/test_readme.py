@@ -63,6 +63,7 @@ def test_the_two_make_commands_are_targets_and_race_is_the_default_race(folder: 
     assert _run(_shortened(command[1]), folder).startswith("The ")
 
 
+@pytest.mark.timeout(900)
 def test_every_other_command_runs_in_the_order_of_the_page(folder: Path) -> None:
     lines = [
         line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("paceline")
@@ -84,9 +85,8 @@ def test_no_block_is_of_a_kind_that_nothing_runs() -> None:
     assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
 
 
-@pytest.mark.parametrize("name", ["default", "decoders"])
-def test_the_table_and_the_answer_are_those_of_the_stored_race(name: str) -> None:
-    result = json.loads((ROOT / "results" / "race" / f"{name}.json").read_text(encoding="utf-8"))
+def test_the_table_and_the_answer_are_those_of_the_stored_race() -> None:
+    result = json.loads((ROOT / "results" / "race" / "default.json").read_text(encoding="utf-8"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert result["answer"] in readme
     for task in result["tasks"]:

@@ -172,14 +172,15 @@ def train_command(
     """Train one model on text and save it; on several processes under `torchrun -m paceline train ...`."""
     from paceline.cli.siblings import train_sibling
     from paceline.cli.train import run
-    from paceline.core.errors import PacelineError
     from paceline.lm.siblings import SIBLINGS
 
     if mixer in SIBLINGS:
         train_sibling(mixer, resume)
         return
     if out is None:
-        raise PacelineError(f"Where to? Give --out FOLDER for the model, or one of {', '.join(SIBLINGS)}.")
+        raise typer.BadParameter(
+            f"give a folder for the model, or a recipe: {', '.join(SIBLINGS)}.", param_hint="--out"
+        )
     run(
         mixer, out, text or [], field, tokens, params, layers, length, batch, lr, feed_forward, seed, resume, parallel,
         tokenizer,

@@ -34,8 +34,8 @@ def task_event(text: str, tokens: int | None, params: int | None) -> Event:
         PacelineError: an unknown task or argument.
     """
     spec = parse(text)
-    if spec.name == "text":
-        raise PacelineError("For real text give --text FILE, not --task text.")
+    if spec.name in ("text", "token_text"):
+        raise PacelineError(f"For real text give --text FILE, not --task {spec.name}.")
     kind = part("data", spec.name)
     check(spec, kind)
     task = kind(**spec.arguments)

@@ -1,5 +1,6 @@
 """`paceline train`: one model on text, fresh or going on with a saved one, in bytes or in another model's tokens."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -44,7 +45,7 @@ def run(
     seed: int,
     resume: bool,
     parallel: str,
-    tokenizer: str | None,
+    tokenizer: str | None = None,
 ) -> None:
     """Train, measure on the held-out text, save, and print the command that uses the model.
 
@@ -58,7 +59,7 @@ def run(
         recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
         recipe.steps(length)
         world.fewest(batch)
-        start = load_model(Path(mixer)) if Path(mixer).is_dir() else None
+        start = load_model(Path(mixer)) if os.path.isdir(mixer) else None
         if start and (params or layers):
             raise PacelineError(f"{mixer} has its size: leave --params and --layers out to go on with it.")
         reads = _reads(tokenizer, None if start is None else Path(mixer), start and start[1].task)
