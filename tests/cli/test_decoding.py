@@ -64,12 +64,9 @@ def test_a_race_on_a_model_times_each_beside_greedy(model: Path, call: Call) -> 
     answer = call("race", *names, "--on-model", "model", *budget, "--out", "here")
     assert answer.code == 0, answer.err
     result = load(Path("here/result.json"))
-    assert {cell["status"] for cell in result["cells"]} == {"done"} and len(result["cells"]) == 12
+    assert {cell["status"] for cell in result["cells"]} == {"done"} and len(result["cells"]) == 6
     lossless = [cell for cell in result["cells"] if "int8" not in cell["contestant"]]
-    assert all(cell["meters"]["same_as_greedy"] == 1 for cell in lossless if cell["task"] == "decoding")
-    written = {(c["contestant"], c["seed"]): c["score"] for c in result["cells"] if c["task"] == "continuation"}
-    assert all(written["lookup", seed] == written["greedy", seed] for seed in (0, 1))
-    assert 0 < abs(written[names[2], 0] - written["greedy", 0]) < 0.1  # eight bits are others, and say nearly the same
+    assert all(cell["meters"]["same_as_greedy"] == 1 for cell in lossless)
     assert all(cell["ledger"]["model_calls"] > 0 and cell["ledger"]["state_bytes"] > 0 for cell in result["cells"])
     assert "Use it: paceline generate model --decode" in flat(answer.out) and Path("here/report.html").is_file()
 

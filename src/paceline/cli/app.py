@@ -175,6 +175,8 @@ def train_command(
     from paceline.lm.siblings import SIBLINGS
 
     if mixer in SIBLINGS:
+        if out or text or tokenizer or params or layers:
+            raise typer.BadParameter(f"{mixer} is a recipe: it takes --resume and no other option.")
         train_sibling(mixer, resume)
         return
     if out is None:

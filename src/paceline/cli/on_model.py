@@ -42,12 +42,11 @@ def run(
     check_numbers(tokens=tokens, seeds=seeds)
     names = list(contestants) or list(CONTESTANTS)
     opened = open_lm(model)
-    changing, policies, aware = False, False, []
+    policies, aware = False, []
     for name in names:
         changed, how = strategy(name, opened)
         how.prepare(changed.lm)
         policy = _policy(changed)
-        changing |= changed.lm is not opened.lm
         policies |= policy is not _policy(opened)
         aware += [] if policy is None or policy.blind else [name]
     texts = default_prompts(LONG if policies else SHORT) if prompts is None else read_prompts(prompts)
@@ -59,9 +58,8 @@ def run(
             f"The shortest prompt has {shortest} tokens, and a race of cache policies asks the last {length} of each: "
             "give longer prompts, or fewer --tokens."
         )
-    if changing and shortest > length:  # the text may change too; what a policy loses comes before how fast it is
-        quality = Event(Continuations(texts, model, length, ITEMS, aware), 0, 0, 1)
-        events = [quality, *events] if policies else [*events, quality]
+    if policies:  # what they lose comes before how fast they are
+        events.insert(0, Event(Continuations(texts, model, length, ITEMS, aware), 0, 0, 1))
     if out is None:
         everything = repr((names, model, tuple(texts), length, seeds))
         out = Path("runs") / f"decode-{hashlib.sha256(everything.encode()).hexdigest()[:8]}"

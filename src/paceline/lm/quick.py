@@ -100,7 +100,10 @@ def quicken(lm: LM) -> LM:
 
     Models of Llama's kind and Paceline's own; logits agree with theirs up to the rounding of sums in another order.
     """
-    if kernels() is None:
+    whole = lm.decoder if isinstance(lm, LayeredDecoder) else lm
+    modules = whole.modules() if isinstance(whole, nn.Module) else ()
+    large = any(isinstance(module, nn.Linear) and module.weight.numel() >= LEAST for module in modules)
+    if not large or kernels() is None:  # loops compile for seconds, once: not for a model that has no use for them
         return lm
     if isinstance(lm, LayeredDecoder):
         decoder = exchange_linears(lm.decoder, QuickLinear)
