@@ -1,5 +1,8 @@
 """Products of few rows, and models made quick by them."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from _foreign import foreign
@@ -84,3 +87,17 @@ def test_a_model_that_nothing_makes_quicker_stays() -> None:
 
     table = Table(torch.zeros(3, 3))
     assert quicken(table) is table
+
+
+def test_compiled_loops_leave_torch_its_threads() -> None:
+    """numba tells OpenMP to take all cores, which torch takes for its own setting: results would change by bits."""
+    code = """
+import torch
+from paceline.compress._rows import few_rows, kernels
+torch.set_num_threads(1)
+few_rows(torch.ones(1, 8), torch.ones(2, 8), torch.ones(2))
+assert kernels() is not None
+print(torch.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout.split() == ["1"]

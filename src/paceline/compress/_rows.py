@@ -15,6 +15,7 @@ FEW = 12
 @cache
 def kernels() -> Any:
     """The compiled loops, or None where numba or its threads are not there."""
+    threads = torch.get_num_threads()
     try:
         found = importlib.import_module("paceline.compress._rows_numba")
         for rows, kernel in ((1, found.one), (4, found.four)):  # compiles, and finds a threading layer
@@ -22,6 +23,8 @@ def kernels() -> Any:
                 kernel(torch.ones(rows, 8).numpy(), weights.numpy(), torch.ones(2).numpy(), torch.ones(rows, 2).numpy())
     except (ImportError, ValueError):
         return None
+    finally:
+        torch.set_num_threads(threads)  # numba's first parallel loop tells OpenMP, which torch asks, to take all
     return found
 
 

@@ -1,6 +1,7 @@
 """The race: search settings, run the grid, assemble the result, keep the winner."""
 
 import ast
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -121,6 +122,7 @@ def _race(
         run(again)
         result = assemble(grid, again)
     result["winner"] = keep(grid, result, folder)
+    shutil.rmtree(grid.folder / "checkpoints", ignore_errors=True)  # of a cell killed between its record and this
     result = seal(result)
     write_json(grid.folder / "result.json", result)
     return result
