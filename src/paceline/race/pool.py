@@ -19,6 +19,11 @@ from paceline.core.errors import PacelineError
 from paceline.core.lock import Lock
 from paceline.race.cell import Cell, read_record, run_in_child, write_failure
 
+OPENING = (
+    "paceline.lm.open", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama", "numba",
+)  # fmt: skip
+"""What opening a pretrained model imports, for four seconds. What is not installed is passed over."""
 Watch = Callable[[Cell, int, int, float], None]
 """Called with (cell, steps done, steps in all, loss)."""
 
@@ -72,7 +77,8 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch, lock: Lock | 
     context = multiprocessing.get_context("forkserver")
     # Once here, not in every cell: torch._dynamo comes with the first meta tensor and costs a second, and a cell
     # imports the main file anew (on Python 3.11, whatever is asked for), which in a script means most of the rest.
-    context.set_forkserver_preload(["__main__", "paceline.race.run", "torch._dynamo"])
+    given = any(getattr(cell.job.event.task, "model", None) for cell in cells)  # what tasks on a given model name
+    context.set_forkserver_preload(["__main__", "paceline.race.run", "torch._dynamo", *(OPENING if given else ())])
     with _interrupts_blocked():
         forkserver.ensure_running()
     waiting = [cell for cell in cells if read_record(cell) is None][::-1]

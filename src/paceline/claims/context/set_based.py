@@ -30,6 +30,9 @@ CLAIM = (
     "orders share at least 0.1 less of theirs; and the right one costs at most 0.3 bits more than it does as text in "
     "the mean of the orders, and less than as text in the worst."
 )
+SEEDS = range(12, 60)
+"""A first run, on seeds 0 to 11, could not decide what the right option costs (0.12 bits less than in order, interval -0.52
+to 0.75): these are the second's, fixed before it with the bars unchanged."""
 METHOD, ORDERED, SHAM = "set_based", "in order", "set_based, positions in order"
 MARKS = (0, 1, 2)
 """Tokens that no prompt has: SmolLM2's special ones."""
@@ -81,7 +84,7 @@ def design(budget: Budget, corpora: Path) -> Design:
     return Design(
         contestants=[Measured(name, run, name, Options) for name in (METHOD, ORDERED, SHAM)],
         events=[Event(task, 0, 134_515_008, 1)],
-        seeds={"smoke": 1, "cpu": 12, "gpu": 64}[budget],
+        seeds=1 if budget == "smoke" else SEEDS,
         bars=[
             Bar("options", METHOD, ORDERED, by=0.1, measure="meter:agreement"),
             Bar("options", METHOD, ORDERED, by=-0.3),

@@ -36,6 +36,9 @@ CLAIM = (
     "Continuing programs greedily, token for token as the model alone would, ADED makes more than 1.5 tokens per "
     "reading of the model's weights, and more than 0.2 more than the same search in a table that does not learn."
 )
+SEEDS = range(8, 24)
+"""A first run, on seeds 0 to 7, could not decide whether learning helps (0.54 more tokens a pass, interval 0.20 to 0.87):
+these are the second's, fixed before it with the bars unchanged."""
 METHOD, FROZEN, SHAM, LOOKUP, GREEDY = "aded", "aded, learning nothing", "aded, random trees", "lookup", "greedy"
 GUESSES, DEPTH, ROUNDS = 16, 4, 150
 NEVER = 1_000_000
@@ -120,7 +123,7 @@ def design(budget: Budget, corpora: Path) -> Design:
     return Design(
         contestants=[Measured(name, decode, name, Continuing) for name in STRATEGIES],
         events=[Event(task, 0, 134_515_008, 1)],
-        seeds=1 if budget == "smoke" else 8,
+        seeds=1 if budget == "smoke" else SEEDS,
         bars=[
             Bar("continuing", METHOD, GREEDY, by=0.5),
             Bar("continuing", METHOD, FROZEN, by=0.2),
