@@ -31,8 +31,8 @@ CLAIM = (
     "the mean of the orders, and less than as text in the worst."
 )
 SEEDS = range(12, 60)
-"""A first run, on seeds 0 to 11, could not decide what the right option costs (0.12 bits less than in order, interval -0.52
-to 0.75): these are the second's, fixed before it with the bars unchanged."""
+"""A first run, on seeds 0 to 11, could not decide what the right option costs (0.12 bits less than in order, interval
+-0.52 to 0.75): these are the second's, fixed before it with the bars unchanged."""
 METHOD, ORDERED, SHAM = "set_based", "in order", "set_based, positions in order"
 MARKS = (0, 1, 2)
 """Tokens that no prompt has: SmolLM2's special ones."""

@@ -37,8 +37,8 @@ CLAIM = (
     "reading of the model's weights, and more than 0.2 more than the same search in a table that does not learn."
 )
 SEEDS = range(8, 24)
-"""A first run, on seeds 0 to 7, could not decide whether learning helps (0.54 more tokens a pass, interval 0.20 to 0.87):
-these are the second's, fixed before it with the bars unchanged."""
+"""A first run, on seeds 0 to 7, could not decide whether learning helps (0.54 more tokens a pass, interval 0.20 to
+0.87): these are the second's, fixed before it with the bars unchanged."""
 METHOD, FROZEN, SHAM, LOOKUP, GREEDY = "aded", "aded, learning nothing", "aded, random trees", "lookup", "greedy"
 GUESSES, DEPTH, ROUNDS = 16, 4, 150
 NEVER = 1_000_000
