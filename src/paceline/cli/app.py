@@ -125,12 +125,15 @@ def claim_command(
     budget: Annotated[str, typer.Option(help="smoke (seconds), cpu (minutes) or gpu.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/claims"),
     again: Annotated[bool, typer.Option("--again", help="Run even where the verdict on file is fresh.")] = False,
+    reproduce: Annotated[
+        bool, typer.Option("--reproduce", help="Run one seed: does changed code still give a stale verdict's numbers?")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Put a paper's claim to the test: HOLDS, FAILS, EQUIVALENT or UNCLEAR."""
     from paceline.cli.claims import run
 
-    run(method, budget, out, again, json)
+    run(method, budget, out, again, reproduce, json)
 
 
 @app.command("claims")

@@ -10,27 +10,39 @@ from rich.table import Table
 
 from paceline.claims._sources import stale
 from paceline.claims._store import check_budget, claims, find_claim, is_fresh, store, stored_verdict
+from paceline.core.errors import PacelineError
 from paceline.core.marks import MARKS
 
 WORDS = {True: "yes", False: "no", None: "-"}
 
 
-def run(method: str, budget: str, out: Path, again: bool, as_json: bool) -> None:
-    """Run one claim, unless its verdict on file is fresh; print the verdict and where it is stored."""
+def run(method: str, budget: str, out: Path, again: bool, reproduce: bool, as_json: bool) -> None:
+    """Run one claim, unless its verdict on file is fresh; print the verdict and where it is stored.
+
+    With `reproduce` only one seed is run, to see whether changed code moved anything (`claims/_reproduce.py`).
+    """
+    from paceline.claims._reproduce import reproduce as reproduced
     from paceline.claims._run import run_claim
     from paceline.cli.progress import Progress
 
     family, method = find_claim(method)
     check_budget(budget)
     console = Console(stderr=as_json, highlight=False)
+    if again and reproduce:
+        raise PacelineError("Give --again to run all of the claim, or --reproduce to run one seed of it.")
     verdict = None if again or budget == "smoke" else stored_verdict(family, method, budget)
-    if is_fresh(verdict):
-        assert verdict is not None
+    if reproduce and verdict is None:
+        raise PacelineError(f"There is no verdict on {method} to reproduce: run `paceline claim {method}`.")
+    if verdict is not None and is_fresh(verdict):
         console.print("On file, of this very code (--again runs it anew):", markup=False)
     else:
         try:
             with Progress(console) as progress:
-                verdict = run_claim(method, budget, out, progress)  # type: ignore[arg-type]
+                if reproduce and verdict is not None:
+                    out.mkdir(parents=True, exist_ok=True)
+                    verdict = reproduced(verdict, out, progress)
+                else:
+                    verdict = run_claim(method, budget, out, progress)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             console.print(f"Stopped. Finished cells are kept in {out}: the same command goes on from there.")
             raise typer.Exit(130) from None

@@ -1,0 +1,56 @@
+"""A stale verdict is fresh again where one seed of it comes out to the last digit, and not otherwise."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paceline.claims._reproduce import reproduce
+from paceline.claims._run import run_claim
+from paceline.claims._sources import stale
+from paceline.core.errors import PacelineError
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("claims")
+
+
+@pytest.fixture(scope="module")
+def verdict(root: Path) -> dict[str, Any]:
+    found = run_claim("retnet", "smoke", root)
+    return {**found, "sources": {**found["sources"], "paceline.mixers.retnet": "of before an edit"}}
+
+
+def test_a_seed_that_comes_out_the_same_makes_it_fresh(verdict: dict[str, Any], root: Path) -> None:
+    assert stale(verdict) == "changed: mixers.retnet"
+    again = reproduce(verdict, root)
+    assert stale(again) is None
+    assert again["reproduced"]["seed"] == verdict["seeds"][0]
+    assert again["reproduced"]["cells"] == len({(c["task"], c["contestant"]) for c in verdict["cells"]})
+    assert {**again, "sources": 0, "reproduced": 0} == {**verdict, "sources": 0, "reproduced": 0}
+
+
+def test_another_digit_is_refused(verdict: dict[str, Any], root: Path) -> None:
+    other = copy.deepcopy(verdict)
+    for cell in other["cells"]:
+        cell["score"] += 1e-12
+    with pytest.raises(PacelineError, match=r"came out with another score .*--again"):
+        reproduce(other, root)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("claim", "It beats the rest.", "its sentence"),
+        ("seeds", [5], "its seeds"),
+        ("shams", [], "its bars"),
+        ("versions", {"torch": "1.0"}, "versions"),
+    ],
+)
+def test_what_declares_something_else_is_refused(
+    key: str, value: object, words: str, verdict: dict[str, Any], root: Path
+) -> None:
+    with pytest.raises(PacelineError, match=words):
+        reproduce({**verdict, key: value}, root)
