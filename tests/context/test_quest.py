@@ -69,6 +69,31 @@ def test_a_step_reads_the_pages_of_the_highest_bound(held: int) -> None:
     assert not close(out, read(q, k, v), torch.float64)
 
 
+@pytest.mark.parametrize("held", [13, 15, 40])
+def test_heads_that_share_keys_read_the_pages_of_the_highest_sum(held: int) -> None:
+    """As if both query heads of a key head were one of twice the width, in the choice; each reads for itself."""
+    policy = Quest(PAGE, 9, 0, together=True)
+    k, v, q = draw(2, 2, 2, held, 5), draw(3, 2, 2, held, 5), draw(4, 2, 4, 1, 5)
+    memory = after(policy, k[:, :, :-1], v[:, :, :-1])
+    out, _ = policy.attend(q, k[:, :, -1:], v[:, :, -1:], memory, NEXT)
+    expected = torch.empty_like(q)
+    last = (held - 1) // PAGE
+    for row in range(2):
+        for group in range(2):
+            pages = [k[row, group, start : start + PAGE] for start in range(0, last * PAGE, PAGE)]
+            heads = [2 * group, 2 * group + 1]
+            scores = [
+                sum(torch.maximum(q[row, h, 0] * p.amin(0), q[row, h, 0] * p.amax(0)).sum() for h in heads)
+                for p in pages
+            ]
+            best = torch.stack(scores).topk(2).indices.tolist()
+            seen = torch.cat([torch.arange(held)[p * PAGE : (p + 1) * PAGE] for p in (*best, last)])
+            for h in heads:
+                weights = (k[row, group, seen] @ q[row, h, 0] * 5**-0.5).softmax(0)
+                expected[row, h, 0] = weights @ v[row, group, seen]
+    assert close(out, expected, torch.float64)
+
+
 def test_a_step_touches_the_chosen_pages_alone() -> None:
     """Keys and values elsewhere may be anything."""
     policy = Quest(4, 8, 0)

@@ -29,15 +29,17 @@ def gather(x: Float[Tensor, "b g n s"], tokens: Int[Tensor, "b h ..."], span: in
 
 def read_each(
     q: Float[Tensor, "b h t s"],
-    k: Float[Tensor, "b h t m s"],
-    v: Float[Tensor, "b h t m s"],
-    allowed: Bool[Tensor, "b h t m"] | None = None,
+    k: Float[Tensor, "b g t m s"],
+    v: Float[Tensor, "b g t m s"],
+    allowed: Bool[Tensor, "b g t m"] | None = None,
 ) -> Float[Tensor, "b h t s"]:
-    """Softmax attention of each query to m keys of its own."""
+    """Softmax attention of each query to m keys of its own; h / g query heads share theirs."""
     batch, heads, length, width = q.shape
-    q, k, v = q.reshape(batch, heads * length, 1, width), k.flatten(1, 2), v.flatten(1, 2)
+    groups = k.shape[1]
+    q = q.reshape(batch, groups, heads // groups, length, width).transpose(2, 3).flatten(1, 2)  # (b, g t, h / g, s)
     mask = None if allowed is None else allowed.flatten(1, 2).unsqueeze(2)
-    return functional.scaled_dot_product_attention(q, k, v, mask).reshape(batch, heads, length, width)
+    out = functional.scaled_dot_product_attention(q, k.flatten(1, 2), v.flatten(1, 2), mask)
+    return out.unflatten(1, (groups, length)).transpose(2, 3).reshape(batch, heads, length, width)
 
 
 def keep(x: Tensor, tokens: Int[Tensor, "b g m"]) -> Tensor:

@@ -5,10 +5,11 @@
     read        the tokens / page - 1 pages of the highest bound, and the last page, for each query head apart
 
 A step of a model with h query heads over g key heads of width s touches the bounds, 2 g s n / page numbers, and 2 h s
-tokens of keys and values, of 2 g s n. The bound is one product: max(q low, q high) is q high where q > 0 and q low
-elsewhere. The memory is that of the full cache and 1 / page more. The first layers read all, as do reads of several
-tokens at once: prompts. `block` makes reads of up to so many tokens steps as well, each query with pages of its own,
-so that checking drafted tokens gives what single steps give.
+tokens of keys and values, of 2 g s n. Where heads share keys, as in models after the paper's, `together` lets those of
+a key head choose by the sum of their bounds and read the same pages: 2 g s tokens. The bound is one product: max(q low,
+q high) is q high where q > 0 and q low elsewhere. The memory is that of the full cache and 1 / page more. The first
+layers read all, as do reads of several tokens at once: prompts. `block` makes reads of up to so many tokens steps as
+well, each query with pages of its own, so that checking drafted tokens gives what single steps give.
 
 As in the authors' kernels the last page is always read and counted in the budget; their evaluation script, which
 reads three pages at least, does not do so.
@@ -42,6 +43,7 @@ class Quest(Policy):
         tokens: how many a query reads at most, in whole pages.
         dense_layers: how many of the first layers read all.
         block: reads of at most so many tokens are steps.
+        together: whether the query heads that share keys read the same pages. Departs from the paper.
 
     Raises:
         PacelineError: the budget is not two pages.
@@ -49,12 +51,15 @@ class Quest(Policy):
 
     pieces = "several"
 
-    def __init__(self, page: int = 16, tokens: int = 256, dense_layers: int = 2, block: int = 1) -> None:
+    def __init__(
+        self, page: int = 16, tokens: int = 256, dense_layers: int = 2, block: int = 1, together: bool = False
+    ) -> None:
         whole("Quest", 1, page=page, tokens=tokens, block=block)
         whole("Quest", 0, dense_layers=dense_layers)
         if tokens < 2 * page:
             raise PacelineError(f"Quest: {tokens} tokens are not two pages of {page}: give more tokens.")
         self.page, self.tokens, self.dense_layers, self.block = page, tokens, dense_layers, block
+        self.together = together
         self._read = self._held = 0
 
     def empty(self, batch: int, heads: int, width: int, like: Tensor) -> Memory:
@@ -79,18 +84,21 @@ class Quest(Policy):
         at = torch.arange(held - length, held, device=q.device)  # where the queries stand
         last = at // self.page
         pages = torch.arange(bounds.shape[2], device=q.device)
-        score = self._score(q, bounds).masked_fill(pages >= last[:, None], -torch.inf)
-        top = score.topk(count - 1).indices  # (b, h, t, count - 1)
+        score = self._score(q, bounds)
+        if self.together:
+            score = score.unflatten(1, (keys.shape[1], -1)).sum(2)
+        score = score.masked_fill(pages >= last[:, None], -torch.inf)
+        top = score.topk(count - 1).indices  # (b, c, t, count - 1) for c heads that choose
         chosen = torch.cat((top, last[:, None].expand(*top.shape[:3], 1)), dim=3)
         real = chosen <= last[:, None]
         real[..., :-1] &= top < last[:, None]  # where there were fewer pages than could be chosen
         first = (chosen * self.page).clamp_max(held - self.page)  # the last page is read with some tokens before it
         tokens = first.unsqueeze(-1) + torch.arange(self.page, device=q.device)
         allowed = real.unsqueeze(-1) & (tokens >= (chosen * self.page).unsqueeze(-1)) & (tokens <= at[:, None, None])
-        shape = (*q.shape[:3], count * self.page, q.shape[3])
+        shape = (*top.shape[:3], count * self.page, q.shape[3])
         picked_k, picked_v = (gather(x, first, self.page).reshape(shape) for x in (keys, values))
         out = read_each(q, picked_k, picked_v, allowed.flatten(3))
-        read_vectors = q.shape[1] * length * count * self.page + keys.shape[1] * bounds.shape[2]
+        read_vectors = top.shape[1] * length * count * self.page + keys.shape[1] * bounds.shape[2]
         self._count(read_vectors, keys.shape[1] * held * length)
         return out, after
 
@@ -125,9 +133,10 @@ def bound(q: Float[Tensor, "b h t s"], bounds: Float[Tensor, "b g p 2*s"]) -> Fl
 
 def full_budget(length: int) -> list[Policy]:
     """Settings at which it is full attention over `length` tokens."""
-    return [Quest(4, length + 3, 0), Quest(3, length + 2, 1, block=4), Quest(2, 4, 10**6)]
+    wide = Quest(4, length + 3, 0, together=True)
+    return [Quest(4, length + 3, 0), Quest(3, length + 2, 1, block=4), Quest(2, 4, 10**6), wide]
 
 
 def example() -> list[Policy]:
     """Small ones."""
-    return [Quest(2, 6, 1), Quest(3, 6, 0, block=3)]
+    return [Quest(2, 6, 1), Quest(3, 6, 0, block=3), Quest(2, 6, 0, block=3, together=True)]
