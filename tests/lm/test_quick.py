@@ -73,6 +73,33 @@ def test_a_quick_model_says_the_same_from_the_same_states(
     assert generate(quick, prompt, Greedy(), 12).all() == generate(plain, prompt, Greedy(), 12).all()
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 4, 7])
+@pytest.mark.parametrize("eight", [False, True])
+def test_all_layers_in_one_loop_read_a_long_cache_in_pieces(
+    tokens: int, eight: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
+    monkeypatch.setattr("paceline.lm.quick.PIECE", 8)
+    plain = Llama(foreign("llama").model.float())
+    quick = quicken(plain)
+    if eight:
+        plain, quick = Int8().apply(plain), Int8().apply(quick)
+    asked = []
+    stack = type(quick)._packs
+    monkeypatch.setattr(type(quick), "_packs", lambda lm: asked.append(1) or stack(lm))
+    ids = torch.randint(0, plain.vocab_size, (1, 61))
+    with torch.no_grad():
+        state = other = plain(ids[:, :30], None)[1]
+        for start in range(30, 30 + 3 * tokens, tokens):
+            piece = ids[:, start : start + tokens]
+            (logits, state), (expected, other) = quick(piece, state), plain(piece, other)
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(state.layers[-1]["v"], other.layers[-1]["v"], rtol=1e-4, atol=1e-4)
+        back = quick(ids[:, 30:31], state.rewind(3 * tokens))[0]  # what was written behind is written over
+        torch.testing.assert_close(back, plain(ids[:, 30:31], other.rewind(3 * tokens))[0], rtol=1e-4, atol=1e-4)
+    assert len(asked) == 4 and quick._packs() is not None
+
+
 def test_eight_bits_of_a_quick_model_are_those_of_the_plain_one() -> None:
     plain = Llama(foreign("llama").model.float())
     ids = torch.randint(0, plain.vocab_size, (1, 9))

@@ -23,14 +23,20 @@ LEAST = 64
 
 def append(old: Tensor, new: Tensor) -> Tensor:
     """`old` (b, h, n, s) followed by `new` (b, h, t, s), as the front of a buffer; no gradient flows through it."""
-    end = old.shape[TOKENS] + new.shape[TOKENS]
+    grown = room(old, new.shape[TOKENS])
+    grown.narrow(TOKENS, old.shape[TOKENS], new.shape[TOKENS]).copy_(new)
+    return grown
+
+
+def room(old: Tensor, tokens: int) -> Tensor:
+    """`old` (b, h, n, s) followed by `tokens` more that are still to be written."""
+    end = old.shape[TOKENS] + tokens
     buffer = old._base
     if buffer is None or not _free(buffer, old, end):
         shape = list(old.shape)
         shape[TOKENS] = max(LEAST, end + end // 2)
         buffer = old.new_empty(shape)
         buffer.narrow(TOKENS, 0, old.shape[TOKENS]).copy_(old)
-    buffer.narrow(TOKENS, old.shape[TOKENS], new.shape[TOKENS]).copy_(new)
     return _front(buffer, end)
 
 

@@ -1,11 +1,14 @@
-"""A few tokens through a layer of Llama's kind, as two compiled loops: imported only where numba is installed.
+"""A few tokens through layers of Llama's kind, as compiled loops: imported only where numba is installed.
 
     before attention   q, k, v = turned(rms_norm(x) W_qkv')
+    attention          softmax(q K' / sqrt(s)) V over the whole cache
     after it           y = x + heads W_o';  y + (silu(g) * u) W_down'  with g, u = rms_norm(y) W_gate_up'
 
 A step of one token is thirty such layers of tiny operations around a few products; called one by one they cost as much
 as reading the weights does. Tokens come one alone, or in fours, padded: each weight is then read for four at once.
-Weights are float32, or 8 bits with a scale an output (`compress/_rows_numba.py`).
+Weights are float32, or 8 bits with a scale an output (`compress/_rows_numba.py`). The cache is cut along its length
+into pieces that threads read side by side, joined by their largest scores, as in FlashAttention's decoding (Dao et al.
+2023). All loops stand in one file, for numba keeps a compiled loop while its own file is unchanged, whatever it calls.
 """
 
 import numba
@@ -137,6 +140,91 @@ def _after_rows(  # type: ignore[no-untyped-def]
             out[r + 3, o] += d * s_down[o]
 
 
-__all__ = ["after", "after_rows", "before", "before_rows", "use_threads"]
+def _attend(mixed, tokens, heads, held, keys, values, splits, scores, sums, tops, parts, out):  # type: ignore[no-untyped-def]
+    """`tokens` queries, first in each row of `mixed`; the keys and values after them are the last of `held` ones.
+
+    A query sees the keys before it and its own. `keys` (g, m, s) has room for m >= held: it is contiguous, unlike its
+    front, of which loops would not know that neighbours are neighbours.
+    """
+    groups, _, width = keys.shape
+    share, past = heads // groups, held - tokens
+    scale = np.float32(1) / np.sqrt(np.float32(width))
+    span = (held + splits - 1) // splits
+    for i in range(tokens):
+        for g in range(groups):
+            for c in range(width):
+                keys[g, past + i, c] = mixed[i, (heads + g) * width + c]
+                values[g, past + i, c] = mixed[i, (heads + groups + g) * width + c]
+    for piece in numba.prange(groups * splits):
+        g = piece // splits
+        start = (piece - g * splits) * span
+        end = min(start + span, held)
+        for i in range(tokens):
+            seen = max(start, min(end, past + i + 1))
+            k, v = keys[g, start:seen], values[g, start:seen]
+            for r in range(share):
+                at = (g * share + r) * width
+                q, score, part = mixed[i, at : at + width], scores[piece, i, r], parts[piece, i, r]
+                top, total = np.float32(-np.inf), np.float32(0)
+                for j in range(len(k)):
+                    product = np.float32(0)
+                    for c in range(width):
+                        product += q[c] * k[j, c]
+                    score[j] = product * scale
+                    top = max(top, score[j])
+                for c in range(width):
+                    part[c] = np.float32(0)
+                for j in range(len(v)):
+                    weight = np.exp(score[j] - top)
+                    total += weight
+                    for c in range(width):
+                        part[c] += weight * v[j, c]
+                tops[piece, i, r], sums[piece, i, r] = top, total
+    for i in range(tokens):
+        for g in range(groups):
+            for r in range(share):
+                top, total, at = np.float32(-np.inf), np.float32(0), (g * share + r) * width
+                for piece in range(g * splits, (g + 1) * splits):
+                    top = max(top, tops[piece, i, r])
+                for c in range(width):
+                    out[i, at + c] = np.float32(0)
+                for piece in range(g * splits, (g + 1) * splits):
+                    if tops[piece, i, r] > -np.inf:
+                        factor = np.exp(tops[piece, i, r] - top)
+                        total += factor * sums[piece, i, r]
+                        for c in range(width):
+                            out[i, at + c] += factor * parts[piece, i, r, c]
+                for c in range(width):
+                    out[i, at + c] /= total
+
+
+attend = compiled(_attend)
 before, after = compiled(_before), compiled(_after)
 before_rows, after_rows = compiled(_before_rows), compiled(_after_rows)
+
+
+def _stack(  # type: ignore[no-untyped-def]
+    x, tokens, heads, w_qkv, s_qkv, w_o, s_o, w_up, s_up, w_down, s_down, norm_in, norm_mid, eps, cos, sin, turned,
+    held, keys, values, splits, normed, mixed, read, middle, out, scores, sums, tops, parts
+):  # fmt: skip
+    """All layers: `x` (t, d) in, `out` (t, d) out; rows beyond `tokens` are padding."""
+    for i in range(len(w_qkv)):
+        if x.shape[0] == 1:
+            before(x[0], norm_in[i], eps, w_qkv[i], s_qkv[i], cos[0], sin[0], turned, normed[0], mixed[0])
+        else:
+            before_rows(x, norm_in[i], eps, w_qkv[i], s_qkv[i], cos, sin, turned, normed, mixed)
+        attend(mixed, tokens, heads, held, keys[i], values[i], splits, scores, sums, tops, parts, read)
+        if x.shape[0] == 1:
+            after(
+                x[0], read[0], w_o[i], s_o[i], norm_mid[i], eps, w_up[i], s_up[i], w_down[i], s_down[i], normed[0],
+                middle[0], out[0],
+            )  # fmt: skip
+        else:
+            after_rows(
+                x, read, w_o[i], s_o[i], norm_mid[i], eps, w_up[i], s_up[i], w_down[i], s_down[i], normed, middle, out
+            )
+        x[:] = out
+
+
+stack = compiled(_stack, parallel=False)
+__all__ = ["after", "after_rows", "before", "before_rows", "stack", "use_threads"]

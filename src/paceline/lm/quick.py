@@ -1,18 +1,20 @@
 """The same model with its linear maps compiled for few rows: what single-token steps on a processor wait for."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from paceline.compress._contract import exchange_linears
 from paceline.compress._rows import can, few_rows, kernels
 from paceline.context._contract import Place
+from paceline.context.full import Full
+from paceline.core.growing import room
 from paceline.core.state import LM
 from paceline.lm.decoder import Decoder
 from paceline.lm.huggingface.llama import Llama
@@ -20,6 +22,8 @@ from paceline.lm.layers import LayeredDecoder
 
 LEAST = 2**16
 """Weights of a map below which calling a loop costs more than it saves."""
+PIECE = 256
+"""Tokens of a cache that are worth a piece of their own."""
 
 
 class QuickLinear(nn.Linear):
@@ -49,7 +53,60 @@ class QuickLinear(nn.Linear):
 
 
 class QuickLlama(Llama):
-    """A model of Llama's kind whose layers take few tokens in two compiled loops, before attention and after it."""
+    """A model of Llama's kind that takes few tokens in compiled loops: all layers in one where nothing is forgotten,
+    else two a layer, before attention and after it."""
+
+    def through(
+        self,
+        x: Float[Tensor, "b t d"],
+        past: Sequence[Mapping[str, Tensor]],
+        start: int,
+        positions: Int[Tensor, "#b t"] | None = None,
+        first: int = 0,
+        mask: Tensor | None = None,
+    ) -> tuple[Float[Tensor, "b t d"], tuple[Mapping[str, Tensor], ...]]:
+        """See `Llama.through`."""
+        whole = type(self.policy) is Full and first == 0 and len(past) == self.depth and mask is None
+        held = {m["k"].shape[2] for m in past} if whole else set()  # not `start`, where a prompt was cut down
+        if len(held) != 1 or len(x) > 1 or not can(x[0]) or (packs := self._packs()) is None:
+            return super().through(x, past, start, positions, first, mask)
+        steps, tokens = _steps(), x.shape[1]
+        end = held.pop() + tokens
+        steps.use_threads(torch.get_num_threads())
+        at = torch.arange(start, start + tokens) if positions is None else positions[0]
+        after = tuple({name: room(m[name], tokens) for name in ("k", "v")} for m in past)
+        keys, values = (tuple(m[name]._base.numpy()[0] for m in after) for name in ("k", "v"))  # type: ignore[union-attr]
+        padding = 0 if tokens == 1 else -tokens % 4
+        rows = functional.pad(x[0], (0, 0, 0, padding)) if padding else x[0].clone()
+        steps.stack(
+            rows.numpy(), tokens, self.heads, *packs, self.eps, self.cos[at].numpy(), self.sin[at].numpy(),
+            self.heads + self.groups, end, keys, values, *self._scratch(rows, end),
+        )  # fmt: skip
+        return rows[None, :tokens], after
+
+    def _packs(self) -> tuple[Any, ...] | None:
+        """The layers' weights as the loops read them, or None where some layer is not plain."""
+        kept = self.__dict__.get("_kept")
+        if kept is None or kept[0] is not self.layers:  # a copy with other maps has other layers
+            self.__dict__["_kept"] = kept = (self.layers, _packed(self.layers))
+        packs: tuple[Any, ...] | None = kept[1]
+        return packs if packs is not None and _steps() is not None else None
+
+    def _scratch(self, rows: Tensor, held: int) -> tuple[Any, ...]:
+        """What a step writes and forgets, and how many pieces the cache is read in."""
+        splits = max(1, min(held // PIECE, 2 * torch.get_num_threads()))
+        share, pieces = self.heads // self.groups, self.groups * splits
+        span = -(-held // splits)
+        t = len(rows)
+        heads = self.heads * self.width
+        layer: Any = self.layers[0]
+        hidden = len(layer.gate_up.packed) // 2
+        sizes = (
+            (t, rows.shape[1]), (t, heads + 2 * self.groups * self.width), (t, heads),
+            (t, hidden), (t, rows.shape[1]), (pieces, t, share, span),
+            (pieces, t, share), (pieces, t, share), (pieces, t, share, self.width),
+        )  # fmt: skip
+        return (splits, *(rows.new_empty(size).numpy() for size in sizes))
 
     def _layer(
         self, layer: Any, x: Tensor, memory: Mapping[str, Tensor], turn: tuple[Tensor, Tensor], place: Place
@@ -84,6 +141,18 @@ class QuickLlama(Llama):
             *_arrays(layer.down), array(normed), array(middle), array(out),
         )  # fmt: skip
         return out[None, :tokens], memory
+
+
+def _packed(layers: Any) -> tuple[Any, ...] | None:
+    """Of each layer by kind: weights and scales of its maps, then the norms' weights."""
+    maps = [(layer.qkv, layer.o, layer.gate_up, layer.down) for layer in layers]
+    kinds = {m.packed.dtype for ms in maps for m in ms if hasattr(m, "packed")}
+    plain = all(m.bias is None and hasattr(m, "packed") for ms in maps for m in ms)
+    if not plain or len(kinds) != 1 or any(layer.norm_q is not None for layer in layers):
+        return None
+    arrays = [[array for m in ms for array in _arrays(m)] for ms in maps]
+    norms = [[layer.norm_in.numpy(), layer.norm_mid.numpy()] for layer in layers]
+    return tuple(map(tuple, zip(*(a + n for a, n in zip(arrays, norms, strict=True)), strict=True)))
 
 
 def _arrays(linear: Any) -> tuple[Any, Any]:
