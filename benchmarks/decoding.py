@@ -44,7 +44,7 @@ MODEL = "smollm2"
 CODE = (
     "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n\n\ndef mul(a, b):\n    return a * b\n\n\n"
 )
-LOOKUP = "lookup(guesses=3)"
+LOOKUP = "lookup"
 LONG = 8_000
 DRAFT = "speculative(draft='smollm2-draft')"
 POLICIES = ("full", "quest(tokens=512)", "tokenselect(tokens=512)")

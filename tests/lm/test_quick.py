@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +14,12 @@ from paceline.compress._rows import FEW, can, few_rows
 from paceline.compress.int8 import Int8, Int8Linear
 from paceline.decode._generate import generate
 from paceline.decode.greedy import Greedy
+from paceline.decode.speculative import Speculative
+from paceline.lm.checkpoint import save_model
+from paceline.lm.config import Config, build
 from paceline.lm.huggingface.llama import Llama
-from paceline.lm.layers import layered
+from paceline.lm.layers import LayeredDecoder, layered
+from paceline.lm.open import open_lm, strategy
 from paceline.lm.quick import LEAST, QuickLinear, quicken
 
 pytest.importorskip("numba")
@@ -107,6 +112,18 @@ def test_eight_bits_of_a_quick_model_are_those_of_the_plain_one() -> None:
         (_, state), (_, other) = (lm(ids, None) for lm in (Int8().apply(quicken(plain)), Int8().apply(plain)))
         one, two = (Int8().apply(lm)(ids[:, :1], s)[0] for lm, s in ((quicken(plain), state), (plain, other)))
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_models_that_help_are_quick_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
+    torch.manual_seed(0)
+    settings = Config(256, 16, 24, ("attention(heads=2)",), "text")
+    save_model(build(settings), settings, tmp_path / "draft")
+    opened = open_lm(str(tmp_path / "draft"))
+    _, how = strategy(f"speculative(draft={str(tmp_path / 'draft')!r})", opened)
+    assert isinstance(how, Speculative)
+    draft = how.follower.lm
+    assert isinstance(draft, LayeredDecoder) and any(isinstance(m, QuickLinear) for m in draft.decoder.modules())
 
 
 def test_a_model_that_nothing_makes_quicker_stays() -> None:

@@ -17,7 +17,7 @@ from paceline.race.decoding import Decoding
 from paceline.race.pool import Limits
 from paceline.race.prompts import Continuations, Prompts, read_prompts
 
-CONTESTANTS = ("greedy", "lookup(guesses=3)", "int8")
+CONTESTANTS = ("greedy", "lookup", "int8")
 TOKENS, ITEMS, DEFAULT_PROMPTS = 48, 2, 32
 SHORT, LONG = 600, 3_000
 """Bytes of a prompt, and of one for cache policies: about 200 and 1,000 tokens."""

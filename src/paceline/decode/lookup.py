@@ -22,7 +22,7 @@ class Lookup(Speculation):
     """Speculation from the text itself.
 
     Args:
-        guesses: tokens of a draft.
+        guesses: tokens of a draft. Three and the token before them are read at little more than the cost of one.
         longest: tokens of the suffix that is looked up, at most.
         patience: refused drafts in a row before a pause.
         temperature: of the choice; 0 is greedy.
@@ -33,7 +33,7 @@ class Lookup(Speculation):
     """
 
     def __init__(
-        self, guesses: int = 8, longest: int = 3, patience: int = 2, temperature: float = 0.0, top_p: float = 1.0
+        self, guesses: int = 3, longest: int = 3, patience: int = 2, temperature: float = 0.0, top_p: float = 1.0
     ) -> None:
         super().__init__(Choice(temperature, top_p=top_p), patience)
         at_least_one(guesses=guesses, longest=longest)

@@ -22,6 +22,7 @@ from paceline.lm.checkpoint import PICKLES, SUMS, load_model, verify
 from paceline.lm.decoder import Decoder
 from paceline.lm.layers import LayeredDecoder, layered
 from paceline.lm.pretrained import KNOWN, pretrained
+from paceline.lm.quick import quicken
 from paceline.lm.siblings import SIBLINGS, sibling
 
 FAMILIES = ("decode", "context", "compress")
@@ -222,11 +223,11 @@ def _one(text: str, opened: Opened) -> tuple[Opened, Strategy | None]:
 
 
 def _helpers(name: str, helper: str, value: object) -> LM | list[LM]:
-    """The models that an argument names, one or several."""
+    """The models that an argument names, one or several, made quick: they are read a token at a time."""
     if isinstance(value, str):
-        return open_lm(value).lm
+        return quicken(open_lm(value).lm)
     if isinstance(value, tuple) and value and all(isinstance(place, str) for place in value):
-        return [open_lm(place).lm for place in value]
+        return [quicken(open_lm(place).lm) for place in value]
     raise PacelineError(f"{name} needs {helper}='DIR', the folder of a model.")
 
 
