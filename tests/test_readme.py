@@ -93,3 +93,25 @@ def test_the_table_and_the_answer_are_those_of_the_stored_race() -> None:
         for row in result["standings"][task["name"]]:
             low, high = row["interval"]
             assert f"| `{row['contestant']}` | {row['mean']:.3f} ({low:.3f} to {high:.3f}) |" in readme
+
+
+DECODING = {
+    "transformers 5.23 `generate`, float32": ["transformers, fp32"],
+    "`greedy`": ["greedy"],
+    "`int8`": ["int8"],
+    "`lookup` on code-like text": ["lookup, code", "greedy, code"],
+    "`int8 + lookup` there": ["int8 + lookup, code"],
+    "llama.cpp (llama-cpp-python 0.3.36) float32, Q8_0": ["llama.cpp, fp32", "llama.cpp, Q8_0"],
+}
+
+
+@pytest.mark.parametrize("label", DECODING)
+def test_the_table_of_decoding_is_the_stored_benchmark(label: str) -> None:
+    stored = json.loads((ROOT / "results" / "bench" / "decoding.json").read_text(encoding="utf-8"))
+    row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if f"| {label} |" in line)
+    told = [int(number) for number in re.findall(r"\d+", row.split("|")[2])]
+    assert told == [round(stored["short"]["tokens_per_second"][name]) for name in DECODING[label]]
+    assert (
+        stored["environment"]["transformers"].startswith("5.23")
+        and stored["environment"]["llama-cpp-python"] == "0.3.36"
+    )
