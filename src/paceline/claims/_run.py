@@ -69,6 +69,8 @@ def modules_of(claim: str, design: Design) -> list[str]:
             found.append(f"paceline.mixers.{spec.name}")
         if (block := getattr(contestant, "feed_forward", None)) is not None:
             found.append(f"paceline.blocks.{parse(block).name}")
+        if isinstance(optimizer := getattr(contestant, "optimizer", None), str):
+            found.append(f"paceline.optim.{parse(optimizer).name}")
     return found + [type(event.task).__module__ for event in design.events]
 
 

@@ -55,6 +55,19 @@ def parse(text: str) -> Spec:
     return Spec(node.func.id, arguments)
 
 
+def summands(text: str) -> list[str]:
+    """The methods joined by `+` in `text`: `int8 + lookup(guesses=8)`; all of it where it cannot be read."""
+    try:
+        node: ast.expr = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return [text]
+    found: list[str] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        found.append(ast.unparse(node.right))
+        node = node.left
+    return [*found, ast.unparse(node)][::-1] if found else [text]
+
+
 def check(spec: Spec, build: Callable[..., object], given: tuple[str, ...] = ()) -> None:
     """Refuse arguments that `build` does not take, or takes with another type.
 

@@ -3,7 +3,6 @@
 Models of Llama's kind get the lean forward pass (`huggingface/llama.py`), all others of Hugging Face their own.
 """
 
-import ast
 import inspect
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from paceline.context._contract import Policy
 from paceline.core.discovery import find, part
 from paceline.core.errors import PacelineError
-from paceline.core.spec import check, parse
+from paceline.core.spec import check, parse, summands
 from paceline.core.state import LM
 from paceline.decode._contract import Strategy
 from paceline.lm.checkpoint import PICKLES, SUMS, load_model, verify
@@ -177,25 +176,12 @@ def strategy(text: str, opened: Opened) -> tuple[Opened, Strategy]:
         PacelineError: no such method or argument, or not with this model.
     """
     made: Strategy | None = None
-    for part_of_it in _summands(text):
+    for part_of_it in summands(text):
         opened, how = _one(part_of_it, opened)
         if how is not None and made is not None:
             raise PacelineError(f"{text[:80]!r} names two ways to choose tokens: one model takes one.")
         made = how or made
     return opened, made or part("decode", "greedy")()
-
-
-def _summands(text: str) -> list[str]:
-    """The methods joined by `+` in `text`."""
-    try:
-        node: ast.expr = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return [text]  # which `parse` refuses in its own words
-    found: list[str] = []
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        found.append(ast.unparse(node.right))
-        node = node.left
-    return [*found, ast.unparse(node)][::-1] if found else [text]
 
 
 def _one(text: str, opened: Opened) -> tuple[Opened, Strategy | None]:

@@ -1,4 +1,4 @@
-"""The training loop: AdamW with the parameters' own hints, warm-up and cosine, clipping, accumulation, exact resume."""
+"""The training loop: optimizers by hints, warm-up and cosine, clipping, accumulation, exact resume."""
 
 import hashlib
 import json
@@ -6,9 +6,9 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from paceline.core.discovery import find, part
 from paceline.core.errors import PacelineError
 from paceline.core.ledger import Ledger
+from paceline.core.spec import check, parse
 from paceline.data._contract import IGNORE, Batch, Task
 from paceline.lm.checkpoint import load_training, save_training
 from paceline.lm.decoder import Decoder, count_parameters
 from paceline.lm.distributed import World
+from paceline.optim._contract import Matrixwise
 
 BACKWARD = 2.0
 """A backward pass in forwards: one product for the inputs' gradient, one for the weights'."""
@@ -50,6 +53,8 @@ class Recipe:
     """Largest norm of the gradient."""
     accumulate: int = 1
     """Passes that a step's sequences are split into, to save memory."""
+    optimizer: str | type[torch.optim.Optimizer] = "adamw"
+    """One of the family `optim`, such as `soap(every=20)`, or a class of that kind."""
 
     def steps(self, length: int) -> int:
         """Optimizer steps on sequences of `length` tokens.
@@ -81,6 +86,8 @@ class Trained:
     curve: list[tuple[int, float]]
     """(tokens, mean training loss since the last point, in the task's loss unit)."""
     ledger: Ledger
+    meters: dict[str, float] = field(default_factory=dict)
+    """The optimizer's, if it has any."""
 
 
 Progress = Callable[[int, int, float], None]
@@ -120,7 +127,12 @@ def train(
     """
     world = World() if world is None else world
     steps, passes = recipe.steps(task.length), min(recipe.accumulate, world.fewest(recipe.batch))
-    identity = {"recipe": asdict(recipe), "seed": seed, "task": task.describe(), "model": _fingerprint(model)}
+    identity = {
+        "recipe": asdict(recipe) | {"optimizer": str(recipe.optimizer)},
+        "seed": seed,
+        "task": task.describe(),
+        "model": _fingerprint(model),
+    }
     run = _Run(model, {**identity, "moments": "by name"})
     moments = {} if folder is None else world.together(lambda: run.restore(folder))
     world.agree(run.fingerprint())
@@ -165,21 +177,40 @@ def train(
         state_bytes=model.state_bytes(1, task.length),
         peak_bytes=world.largest(peak_memory()),
     )
-    return Trained(run.curve, ledger)
+    return Trained(run.curve, ledger, getattr(optimizer, "meters", dict)())
 
 
-def make_optimizer(model: Decoder, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with one group for each pair of weight decay and rate that the parameters ask for by `hints`."""
-    groups: dict[tuple[float, float, type], list[torch.nn.Parameter]] = {}  # one operation takes one type: see FSDP
+def make_optimizer(model: Decoder, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's, with one group for each pair of weight decay and rate that the parameters ask for by `hints`.
+
+    Raises:
+        PacelineError: there is no such optimizer or setting, or it needs whole matrices where they are sharded.
+    """
+    kind: Any = recipe.optimizer
+    arguments: Mapping[str, Any] = {}
+    if isinstance(kind, str):
+        spec = parse(kind)
+        kind, arguments = part("optim", find(spec.name, "optim")[1]), spec.arguments
+        check(spec, kind, given=("params", "lr", "weight_decay"))
+    groups: dict[
+        tuple[float, float, type, bool], list[torch.nn.Parameter]
+    ] = {}  # an operation takes one type: see FSDP
     for parameter in model.parameters():
+        if type(parameter) is not torch.nn.Parameter and issubclass(kind, Matrixwise):
+            raise PacelineError(f"{kind.__name__} needs whole matrices, and they are sharded: take --parallel ddp.")
         hints: dict[str, float] = getattr(parameter, "hints", {})
         decay = hints.get("weight_decay", recipe.weight_decay if parameter.ndim > 1 else 0.0)
-        groups.setdefault((decay, hints.get("lr_scale", 1.0), type(parameter)), []).append(parameter)
+        matrices = getattr(kind, "embeddings", True) or parameter is not model.embedding.weight
+        groups.setdefault((decay, hints.get("lr_scale", 1.0), type(parameter), matrices), []).append(parameter)
     settings = [
-        {"params": members, "weight_decay": decay, "lr": recipe.lr * scale, "peak": recipe.lr * scale}
-        for (decay, scale, _), members in groups.items()
-    ]
-    return torch.optim.AdamW(settings, betas=(0.9, 0.98), fused=True)
+        {
+            "params": members, "weight_decay": decay, "lr": recipe.lr * scale, "peak": recipe.lr * scale,
+            "matrices": matrices,
+        }
+        for (decay, scale, _, matrices), members in groups.items()
+    ]  # fmt: skip
+    made: torch.optim.Optimizer = kind(settings, **arguments)
+    return made
 
 
 def reset_peak_memory() -> None:

@@ -30,9 +30,14 @@ class Matrixwise(Optimizer):
         weight_decay: share of a weight, times the learning rate, that each step takes off it.
         more: settings of the rule.
 
+    Attributes:
+        embeddings: whether the rule suits embeddings and output heads too.
+
     Raises:
         PacelineError: a setting out of its range.
     """
+
+    embeddings: bool = True
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ class Muon(Matrixwise):
         PacelineError: a setting out of its range.
     """
 
+    embeddings = False
+
     def __init__(
         self,
         params: Parameters,

@@ -18,6 +18,7 @@ the weights' own basis. Parameters that are no matrices follow Adam from their f
 skip one, and decay weights before the step, where theirs decay after it: like torch's AdamW.
 """
 
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -91,6 +92,11 @@ class SOAP(Matrixwise):
             for side in sides:
                 _refresh(state, side)
         return move
+
+    def meters(self) -> dict[str, float]:
+        """`turned`: how far the bases are from the weights' own axes, where SOAP would be Adam: 0 there, below 1."""
+        bases = [q for state in self.state.values() for name, q in state.items() if name.startswith("basis")]
+        return {"turned": fmean(1 - q.square().amax(0).mean().item() for q in bases)} if bases else {}
 
 
 def _gram(grad: Tensor, side: int) -> Tensor:

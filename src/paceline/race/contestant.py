@@ -16,7 +16,7 @@ from paceline.lm.checkpoint import save_model
 from paceline.lm.config import Config, build, check_length, fit
 from paceline.lm.decoder import Decoder
 from paceline.lm.evaluate import Evaluation, evaluate
-from paceline.lm.train import Recipe, train
+from paceline.lm.train import Recipe, make_optimizer, train
 
 Report = Callable[[int, int, float], None]
 """(steps done, steps in all, loss)."""
@@ -99,6 +99,7 @@ class Model(Contestant):
         rates: learning rates to choose from.
         form: `decoder`, or `encoder` for tasks with one answer.
         feed_forward: the block after each mixer.
+        optimizer: of the family `optim`.
         change: rewrites or wraps the freshly built decoder in place: a technique, or a sham. A module's function. The
             changed model is raced and measured, not saved.
         name: for the tables. Default: the mixer, and the name of the change.
@@ -113,11 +114,13 @@ class Model(Contestant):
         name: str | None = None,
         form: str = "decoder",
         feed_forward: str = "swiglu",
+        optimizer: str | type[torch.optim.Optimizer] = "adamw",
     ) -> None:
         self.spec = parse(spec) if isinstance(spec, str) else spec
         self.layers, self.settings, self.change = layers, rates, change
-        self.form, self.feed_forward = form, feed_forward
-        parts = [str(self.spec), *([feed_forward] if feed_forward != "swiglu" else [])]
+        self.form, self.feed_forward, self.optimizer = form, feed_forward, optimizer
+        given = ((feed_forward, "swiglu"), (optimizer, "adamw"))
+        parts = [str(self.spec), *(str(value) for value, usual in given if value != usual)]
         self.name = name or ", ".join(parts if change is None else [*parts, change.__name__])
 
     def config(self, event: Event) -> Config:
@@ -132,13 +135,17 @@ class Model(Contestant):
             known.append(str(self.spec))
         if self.change is not None:
             known.append(f"{self.change.__module__}.{self.change.__qualname__}")
-        return known + [given for given in (self.form, self.feed_forward) if given not in ("decoder", "swiglu")]
+        shape = (self.form, self.feed_forward, self.optimizer)
+        return known + [str(given) for given in shape if given not in ("decoder", "swiglu", "adamw")]
 
     def check(self, event: Event) -> None:
         """See `Contestant.check`."""
         if self.form == "encoder" and not event.task.one_answer:
             raise PacelineError(f"An encoder gives one answer a sequence, and {event.task.name} asks for more.")
-        check_length(self.config(event), event.task.length)
+        config = self.config(event)
+        check_length(config, event.task.length)
+        with torch.device("meta"):
+            make_optimizer(build(config), self._recipe(event, self.settings[0]))
         self._recipe(event, self.settings[0]).steps(event.task.length)
 
     def run(self, job: Job, report: Report) -> Outcome:
@@ -154,13 +161,12 @@ class Model(Contestant):
         if job.model_folder is not None and self.change is None:
             save_model(model, config, job.model_folder)
         return Outcome(
-            evaluation.items, trained.curve, trained.ledger, evaluation.meters, _trace(task, evaluation),
-            evaluation.ledger,
+            evaluation.items, trained.curve, trained.ledger, evaluation.meters | trained.meters,
+            _trace(task, evaluation), evaluation.ledger,
         )  # fmt: skip
 
-    @staticmethod
-    def _recipe(event: Event, rate: float) -> Recipe:
-        return Recipe(tokens=event.tokens, batch=event.batch, lr=rate)
+    def _recipe(self, event: Event, rate: float) -> Recipe:
+        return Recipe(tokens=event.tokens, batch=event.batch, lr=rate, optimizer=self.optimizer)
 
 
 def _trace(task: Task, evaluation: Evaluation) -> dict[str, object] | None:

@@ -16,9 +16,9 @@ and 0.40 against 0.35, the sham 0, MiniLM 0.65 and HyDE over it 0.70 and 0.75. O
 standard library, asked by their first sentence, HyDE lost with every encoder tried (48 queries: 0.65 to 0.60 whitened,
 0.77 to 0.67 MiniLM), as the words of the query stand in the document and those of a small model lead away; asked by
 name it was 0.47 to 0.56 with one instruction and 0.48 to 0.35 with another. So this claim is about queries that hide
-their words, and a model that knows the subject. The bar of 0.02 is far below the pilots' mean, 0.14, for they were
-few, and was 0.05 before the last two of them; their words may be asked again, with other texts. A tiny contrastive encoder, trained on crops, gave 0.50 where
-whitening alone gave 0.47, and the same gain.
+their words, and a model that knows the subject. The bar of 0.02 is far below the pilots' mean, 0.14, for they were few,
+and was 0.05 before the last two of them; their words may be asked again, with other texts. A tiny contrastive encoder,
+trained on crops, gave 0.50 where whitening alone gave 0.47, and the same gain.
 """
 
 import hashlib
