@@ -36,7 +36,7 @@ TIERS = {
     "report": 1,  # beside the tiers: imports core alone
 }
 STATES = {"state", "growing", "joint", "layered"}
-NEEDS_EXAMPLE = {"mixers", "blocks", "decode", "context", "compress", "optim", "retrieve"}
+NEEDS_EXAMPLE = {"mixers", "blocks", "decode", "context", "compress", "optim", "retrieve", "tokens"}
 FORBIDDEN_MODULES = {"cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "yaml", "joblib"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("numpy", "load"), ("np", "load")}
