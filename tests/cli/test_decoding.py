@@ -37,7 +37,9 @@ def test_a_stop_text_ends_it_and_is_not_shown(model: Path, call: Call) -> None:
     ("decode", "words"),
     [
         ("gredy", "There is no method 'gredy'"),
-        ("seqboat", "seqboat is one of mixers: decoding takes a method of decode, context, compress"),
+        ("seqboat", "seqboat is one of mixers: decoding takes a method of decode, context, compress, tokens"),
+        ("exact_bytes", "model reads bytes as it is: leave exact_bytes out"),
+        ("byte_ensemble", "joins several models: build it in Python"),
         ("lookup(guesses=0)", "guesses must be at least 1, not 0"),
         ("sample(top_p=2.0)", "top_p must be above 0 and at most 1, not 2.0"),
         ("greedy + sample", "names two ways to choose tokens"),

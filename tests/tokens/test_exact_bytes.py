@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from paceline.core.errors import PacelineError
+from paceline.decode._generate import generate
+from paceline.decode.greedy import Greedy
 from paceline.tokens._toy import toy, vocabulary
 from paceline.tokens._vocabulary import Vocabulary
 from paceline.tokens.byte_ensemble import ByteEnsemble
@@ -148,3 +150,15 @@ def test_what_cannot_be_seen_as_bytes_is_refused() -> None:
         ExactBytes(VIEW.lm, vocabulary(), 0, (), 2.0)
     with pytest.raises(PacelineError, match="is no byte"):
         VIEW(torch.tensor([[97, 256]]))
+
+
+def test_generation_reads_a_prompt_as_a_whole_and_goes_on_as_byte_by_byte() -> None:
+    prompt = b"a b a"
+    stream = generate(VIEW, list(prompt), Greedy(), 6)
+    made = stream.all()
+    logits, state = VIEW(torch.tensor([list(prompt)]), None)
+    expected = []
+    for _ in range(6):
+        expected.append(int(logits[0, -1].argmax()))
+        logits, state = VIEW(torch.tensor([[expected[-1]]]), state)
+    assert made == expected and stream.counts.calls == 6  # the prompt, and a step for each but the last

@@ -94,6 +94,8 @@ def _uses(card: Card) -> list[str]:
         lines.append(f"paceline race adamw {card.method} --text mine.txt")
     if card.family == "retrieve":
         lines.append(f'paceline search FOLDER "QUERY" --with {card.method}')
+    if card.family == "tokens" and card.method != "byte_ensemble":
+        lines.append(f"paceline generate smollm2 --decode {card.method} --prompt 'The capi'")
     if card.family in ("decode", "context", "compress"):
         lines += [
             f"paceline generate smollm2 --decode {card.method} --prompt 'The '",

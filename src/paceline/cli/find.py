@@ -186,6 +186,7 @@ def how_to_try(entry: Entry) -> str:
         "context": f"paceline race greedy {entry.method} --on-model smollm2",
         "compress": f"paceline race greedy {entry.method} --on-model smollm2",
         "data": f"paceline race seqboat attention --task {entry.method}",
+        "tokens": f"paceline generate smollm2 --decode {entry.method} --prompt 'The capi'",
         "retrieve": f'paceline search FOLDER "QUERY" --with {entry.method}',
     }
     if (PACKAGE / entry.family / f"{entry.method}.py").is_file():

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from paceline.context._contract import Policy
 from paceline.core.discovery import find, part
 from paceline.core.errors import PacelineError
-from paceline.core.spec import check, parse, summands
+from paceline.core.spec import Spec, check, parse, summands
 from paceline.core.state import LM
 from paceline.decode._contract import Strategy
 from paceline.lm.checkpoint import PICKLES, SUMS, load_model, verify
@@ -23,8 +23,9 @@ from paceline.lm.layers import LayeredDecoder, layered
 from paceline.lm.pretrained import KNOWN, pretrained
 from paceline.lm.quick import quicken
 from paceline.lm.siblings import SIBLINGS, sibling
+from paceline.tokens._contract import END
 
-FAMILIES = ("decode", "context", "compress")
+FAMILIES = ("decode", "context", "compress", "tokens")
 """What changes how a given model generates."""
 
 
@@ -191,6 +192,8 @@ def _one(text: str, opened: Opened) -> tuple[Opened, Strategy | None]:
     if family not in FAMILIES:
         raise PacelineError(f"{name} is one of {family}: decoding takes a method of {', '.join(FAMILIES)}.")
     kind = part(family, name)
+    if family == "tokens":
+        return _as_bytes(spec, kind, opened), None
     helpers: tuple[str, ...] = getattr(kind, "helpers", ())
     own = replace(spec, arguments={key: value for key, value in spec.arguments.items() if key not in helpers})
     check(own, kind, given=helpers)
@@ -206,6 +209,17 @@ def _one(text: str, opened: Opened) -> tuple[Opened, Strategy | None]:
         return replace(opened, lm=under(opened, built)), None
     smaller: LM = built.apply(opened.lm.decoder if isinstance(opened.lm, LayeredDecoder) else opened.lm)
     return replace(opened, lm=layered(smaller) if isinstance(smaller, Decoder) else smaller), None
+
+
+def _as_bytes(spec: Spec, kind: Any, opened: Opened) -> Opened:
+    """The model as one of bytes."""
+    if next(iter(inspect.signature(kind).parameters)) != "lm":
+        raise PacelineError(f"{spec.name} joins several models: build it in Python, from paceline.tokens.{spec.name}.")
+    if isinstance(opened.words, Bytes):
+        raise PacelineError(f"{opened.name} reads bytes as it is: leave {spec.name} out.")
+    check(spec, kind, given=("lm", "tokenizer", "start", "ends"))
+    view = kind(opened.lm, getattr(opened.words, "tokenizer", None), **spec.arguments)
+    return replace(opened, lm=view, words=Bytes(), ends=(END,))
 
 
 def _helpers(name: str, helper: str, value: object) -> LM | list[LM]:

@@ -35,9 +35,14 @@ class Tokenization(ABC):
 
 
 class ByteView(ABC):
-    """A language model over the 256 bytes and `END`, under `core.state.LM`."""
+    """A language model over the 256 bytes and `END`, under `core.state.LM`.
+
+    Attributes:
+        looks_ahead: prompts are read as a whole, by `read_prompt`.
+    """
 
     vocab_size: int = END + 1
+    looks_ahead: bool = True
 
     @abstractmethod
     def initial_state(self, batch: int) -> State:
@@ -50,3 +55,8 @@ class ByteView(ABC):
     @abstractmethod
     def prompt(self, data: bytes) -> tuple[Float[Tensor, " v"], State]:
         """What `self` says after all of `data` from the beginning, and the state there: the quick way to read much."""
+
+    def read_prompt(self, ids: Int[Tensor, "1 t"]) -> tuple[Float[Tensor, "1 1 v"], State]:
+        """`prompt` of a text's bytes, as the engine of decoding calls it."""
+        logits, state = self.prompt(bytes(ids[0].tolist()))
+        return logits[None, None], state
