@@ -186,8 +186,9 @@ def generate_batch(
     lm, counts, began, ends = ready, Counts(), time.perf_counter(), frozenset(stop)
     made: list[list[int]] = [[] for _ in ids]
     draws = torch.Generator().manual_seed(seed)
-    logits, state = lm.read_padded(ids)  # type: ignore[attr-defined]
-    counts.calls, counts.read = 1, sum(map(len, ids))
+    shared = _common([prompt[:-1] for prompt in ids])
+    logits, state = lm.read_padded(ids, shared)  # type: ignore[attr-defined]
+    counts.calls, counts.read, counts.reused = 1, sum(map(len, ids)) - shared * (len(ids) - 1), shared * (len(ids) - 1)
     rows = list(range(len(ids)))
     for step in range(tokens):
         chosen = strategy.choice.draw(logits[:, -1], draws).tolist()
@@ -204,6 +205,11 @@ def generate_batch(
     counts.state_bytes = state.nbytes
     counts.seconds = time.perf_counter() - began
     return made, counts
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all begin with."""
+    return next((i for i, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1), min(map(len, rows)))
 
 
 def _one_by_one(

@@ -120,9 +120,10 @@ class Llama(nn.Module):
             self.check_length(end)
             positions = torch.arange(start, end, device=ids.device).unsqueeze(0)
             if padding:
-                empty = padding[0]["empty"]  # (b,), how many of a row's first tokens are none
-                mask = torch.arange(end, device=ids.device) >= empty[:, None, None, None]
-                mask = mask & (torch.arange(end, device=ids.device) <= positions[0, :, None])
+                shared, empty = padding[0]["shared"], padding[0]["empty"]  # (b,), and then so many tokens that are none
+                keys = torch.arange(end, device=ids.device)
+                first, last = (x[:, None, None, None] for x in (shared, shared + empty))
+                mask = ((keys < first) | (keys >= last)) & (keys <= positions[0, :, None])
                 positions = (positions - empty.unsqueeze(1)).clamp_min(0)
         x, layers = self.through(self.embed(read), past, start, positions, mask=mask)
         if isinstance(state, Growing):
@@ -136,13 +137,25 @@ class Llama(nn.Module):
         """Whether `read_padded` works, which is a matter of the policy."""
         return self.policy.masks
 
-    def read_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "b 1 v"], State]:
-        """Logits after each of several prompts of any lengths, and one state to go on from with all of them."""
-        longest = max(map(len, prompts))
-        empty = torch.tensor([longest - len(prompt) for prompt in prompts])
-        ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-        fresh = self.initial_state(len(ids))
-        state = replace(fresh, layers=(*fresh.layers, {"empty": empty}))
+    def read_padded(self, prompts: Sequence[Sequence[int]], shared: int = 0) -> tuple[Float[Tensor, "b 1 v"], State]:
+        """Logits after each of several prompts of any lengths, and one state to go on from with all of them.
+
+        Args:
+            prompts: at least one.
+            shared: how many tokens, not all of any prompt, they all begin with: these are read once.
+        """
+        rests = [list(prompt[shared:]) for prompt in prompts]
+        longest = max(map(len, rests))
+        state = self.initial_state(1)
+        for start in range(0, shared, PIECE):
+            _, state = self(torch.tensor([list(prompts[0][start : min(start + PIECE, shared)])]), state)
+        state = state.select(torch.zeros(len(prompts), dtype=torch.long))
+        padding = {
+            "shared": torch.full((len(prompts),), shared),
+            "empty": torch.tensor([longest - len(rest) for rest in rests]),
+        }
+        state = replace(state, layers=(*state.layers, padding))
+        ids = torch.tensor([[0] * (longest - len(rest)) + rest for rest in rests])
         for piece in ids.split(PIECE, dim=1):
             logits, state = self(piece, state)
         return logits[:, -1:], state
