@@ -43,7 +43,7 @@ def test_six_kills_at_random_moments_change_no_bit(tmp_path):
         process.kill()
         process.join()
         if process.exitcode != -signal.SIGKILL:  # it came to its end: another run
-            (tmp_path / "run").rename(tmp_path / f"done-{killed}")
+            (tmp_path / "run").rename(tmp_path / f"done-{len(os.listdir(tmp_path))}")
         killed += process.exitcode == -signal.SIGKILL
     whole, trained = run(None)
     resumed, other = run(tmp_path / "run")

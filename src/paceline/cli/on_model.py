@@ -45,6 +45,8 @@ def run(
     policies, aware = False, []
     for name in names:
         changed, how = strategy(name, opened)
+        if changed.words is not opened.words:
+            raise PacelineError(f"{name} counts in bytes, where the others count in tokens: use it in generate.")
         how.prepare(changed.lm)
         policy = _policy(changed)
         policies |= policy is not _policy(opened)
