@@ -110,7 +110,11 @@ DECODING = {
 @pytest.mark.parametrize("label", DECODING)
 def test_the_table_of_decoding_is_the_stored_benchmark(label: str) -> None:
     stored = json.loads((ROOT / "results" / "bench" / "decoding.json").read_text(encoding="utf-8"))
-    row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if f"| {label} |" in line)
+    row = next(
+        line
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| {label} |")
+    )
     told = [int(number) for number in re.findall(r"\d+", row.split("|")[2])]
     assert told == [round(stored["short"]["tokens_per_second"][name]) for name in DECODING[label]]
     assert (
