@@ -9,9 +9,10 @@ pytest.importorskip("bm25s")
 
 from paceline.claims._pretrained import TINY
 from paceline.claims._retrieval import open_tiny_or
-from paceline.claims._search import Words, drawn, nouns, shared_out
+from paceline.claims._search import Words, nouns, shared_out
 from paceline.claims.retrieve import hyde as claim
 from paceline.core.errors import PacelineError
+from paceline.lm.writing import drawn
 from paceline.retrieve.hyde import HyDE
 
 

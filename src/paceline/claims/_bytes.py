@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from paceline.claims._pretrained import TINY, load
+from paceline.claims._untrained import Untrained
 from paceline.core.errors import PacelineError
 from paceline.core.seeds import derive
 from paceline.core.state import State
-from paceline.data._contract import Batch, Task
 from paceline.data._corpus import default_documents
 from paceline.lm.huggingface.llama import Llama
 from paceline.lm.open import open_lm
@@ -59,7 +58,7 @@ class Cut:
     after: bytes
 
 
-class MidToken(Task):
+class MidToken(Untrained):
     """Go on with texts that are cut in the middle of a token.
 
     Args:
@@ -108,24 +107,12 @@ class MidToken(Task):
                 place = draw.choice(inside)
                 return Cut(text[:place], text[place : place + self.length])
 
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Nothing is trained."""
-        raise NotImplementedError
-
-    def evaluation(self) -> Batch:
-        """A seed draws what is measured on."""
-        raise NotImplementedError
-
     def describe(self) -> str:
         """See `Task.describe`."""
         return (
             f"Predict {self.length} bytes after {self.items} prompts of about {self.prompted} that end within a word's "
             f"token of {self.model}, prose and code of Python {platform.python_version()} in turns."
         )
-
-    def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """Never asked: there are no gates here."""
-        raise NotImplementedError
 
 
 @torch.no_grad()

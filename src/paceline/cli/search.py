@@ -66,8 +66,8 @@ def _retriever(spec: Spec, model: str) -> Retriever:
         made: Retriever = kind(**spec.arguments)
         return made
     check(spec, kind, given=("base", "write"))
-    from paceline.claims._search import writer
     from paceline.lm.open import open_lm
+    from paceline.lm.writing import writer
 
     refused: Retriever = kind(Dense(), lambda *_: [], **spec.arguments)  # before a model is opened
     refused.write = writer(open_lm(model))  # type: ignore[attr-defined]

@@ -32,10 +32,11 @@ from paceline.claims._contract import Bar, Budget, Design
 from paceline.claims._measured import Measured
 from paceline.claims._pretrained import TINY
 from paceline.claims._retrieval import open_tiny_or
-from paceline.claims._search import Words, drawn, embeddings, once, shared_out
+from paceline.claims._search import Words, embeddings, once, shared_out
 from paceline.core.ledger import Ledger
 from paceline.core.seeds import derive
 from paceline.core.tolerances import close
+from paceline.lm.writing import drawn
 from paceline.race.contestant import Event, Job, Outcome, Report
 from paceline.retrieve._contract import Retriever
 from paceline.retrieve._kept import keep, kept
