@@ -12,7 +12,7 @@ from rich.console import Console
 from paceline.cli.events import CONTESTANTS, DEFAULT_OUT, task_event, text_event
 from paceline.cli.progress import Progress
 from paceline.core.discovery import methods
-from paceline.core.errors import PacelineError
+from paceline.core.errors import PacelineError, suggest
 from paceline.core.lock import hold
 from paceline.core.spec import parse, summands
 from paceline.race.contestant import Contestant, Event, Model
@@ -65,6 +65,8 @@ def _trained(text: str, form: str, feed_forward: str) -> Model:
     for summand in summands(text):
         name = parse(summand).name
         family = "optim" if name in methods("optim") else "mixers"
+        if near := suggest(name, methods("optim")) if name not in methods("mixers") + methods("optim") else "":
+            raise PacelineError(f"There is no method {name!r} in mixers or optim.{near} `paceline list` shows all.")
         if family in named:
             raise PacelineError(f"{text[:80]!r} names {named[family]} and {name}: a model takes one of {family}.")
         named[family] = summand
