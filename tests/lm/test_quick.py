@@ -12,6 +12,9 @@ from _tiny import model
 from paceline.compress import _rows
 from paceline.compress._rows import FEW, can, few_rows
 from paceline.compress.int8 import Int8, Int8Linear
+from paceline.context._contract import Policy
+from paceline.context.quest import Quest
+from paceline.context.tokenselect import TokenSelect
 from paceline.decode._generate import generate
 from paceline.decode.greedy import Greedy
 from paceline.decode.speculative import Speculative
@@ -103,6 +106,32 @@ def test_all_layers_in_one_loop_read_a_long_cache_in_pieces(
         back = quick(ids[:, 30:31], state.rewind(3 * tokens))[0]  # what was written behind is written over
         torch.testing.assert_close(back, plain(ids[:, 30:31], other.rewind(3 * tokens))[0], rtol=1e-4, atol=1e-4)
     assert len(asked) == 4 and quick._packs() is not None
+
+
+POLICIES = (
+    Quest(4, 16, 1), Quest(4, 17, 0, together=True), Quest(3, 7, 0), TokenSelect(16, 2, 4),
+    TokenSelect(9, 0, 3, threshold=2.0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: f"{type(policy).__name__} {policy.tokens}")
+def test_policies_choose_in_loops_what_they_choose_in_torch(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
+    plain = Llama(foreign("llama").model.float()).under(policy)
+    quick = quicken(plain)
+    taken = []
+    loop = type(policy).attend_quickly
+    monkeypatch.setattr(type(policy), "attend_quickly", lambda *given: taken.append(loop(*given)) or taken[-1])
+    ids = torch.randint(0, plain.vocab_size, (1, 61))
+    with torch.no_grad():
+        state = other = plain(ids[:, :30], None)[1]
+        for at in range(30, 61):
+            (logits, state), (expected, other) = quick(ids[:, at : at + 1], state), plain(ids[:, at : at + 1], other)
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+            meters = quick.policy.meters()
+            plain(ids[:, at : at + 1], other)
+            assert meters.keys() == plain.policy.meters().keys()
+    assert len([one for one in taken if one is not None]) >= 31
 
 
 def test_eight_bits_of_a_quick_model_are_those_of_the_plain_one() -> None:

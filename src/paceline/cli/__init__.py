@@ -1,6 +1,7 @@
 """The command line: race | list | show | train | generate. Each command imports what it needs when it runs."""
 
 import io
+import os
 import sys
 
 
@@ -9,6 +10,9 @@ def main() -> None:
     from paceline.cli.app import app
     from paceline.core.errors import PacelineError
 
+    # Threads that wait for each other sleep soon: by default they spin, and where other programs compute too, one that
+    # spins takes the time of the one it waits for. Decoding was then 5 to 10 times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a prompt may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="replace")
     try:

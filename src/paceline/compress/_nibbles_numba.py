@@ -10,7 +10,7 @@ Codes are 32-bit numbers on their way to floats: without the casts they would be
 import numba
 import numpy as np
 
-from paceline.compress._rows_numba import compiled
+from paceline.core.compiled import compiled
 
 
 def _one(x, sums, packed, scales, out):  # type: ignore[no-untyped-def]

@@ -6,16 +6,10 @@ its row of weights for one row of x, or for four at once, in registers; outputs 
 of 8 bits become numbers in the same pass.
 """
 
-from collections.abc import Callable
-from inspect import unwrap
-from typing import Any
-
 import numba
 import numpy as np
 
-CONFIG: Any = numba.config
-if CONFIG.THREADING_LAYER == "default":  # the one that comes with numba itself ends a process that uses threads
-    CONFIG.THREADING_LAYER = "threadsafe"
+from paceline.core.compiled import compiled, use_threads
 
 
 def _one(x, weights, scales, out):  # type: ignore[no-untyped-def]
@@ -41,18 +35,6 @@ def _four(x, weights, scales, out):  # type: ignore[no-untyped-def]
             out[r + 2, o], out[r + 3, o] = c * scales[o], d * scales[o]
 
 
-def compiled(kernel: Callable, parallel: bool = True) -> Any:
-    """The kernel as a loop, kept on disk where that can be."""
-    settings: dict[str, Any] = {"fastmath": {"contract", "reassoc", "nsz"}, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, parallel=parallel, **settings)(unwrap(kernel))
-    except RuntimeError:  # there is no folder to keep it in
-        return numba.njit(parallel=parallel, **settings)(unwrap(kernel))
-
-
 one, four = compiled(_one), compiled(_four)
 
-
-def use_threads(count: int) -> None:
-    """How many threads the next products take."""
-    numba.set_num_threads(min(count, CONFIG.NUMBA_NUM_THREADS))
+__all__ = ["four", "one", "use_threads"]

@@ -75,6 +75,20 @@ class Policy(ABC):
             PacelineError: `place.mask` is given to a policy that does not know masks.
         """
 
+    def attend_quickly(
+        self,
+        q: Float[Tensor, "1 h 1 s"],
+        k: Float[Tensor, "1 g 1 s"],
+        v: Float[Tensor, "1 g 1 s"],
+        memory: Memory,
+        place: Place,
+    ) -> tuple[Float[Tensor, "1 h 1 s"], Memory] | None:
+        """`attend` up to rounding, in compiled loops, or None where it has none for this step.
+
+        For one token of one sequence, float32 on a processor; called only where numba is installed.
+        """
+        return None
+
     def meters(self) -> dict[str, float]:
         """What it did when the model was last called: shares and counts by name."""
         return {}

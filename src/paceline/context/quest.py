@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from paceline.context._chosen import pages_of
 from paceline.context._contract import Memory, Place, Policy, read
 from paceline.context._rows import gather, read_each, whole
 from paceline.core.card import Paper
@@ -70,15 +71,10 @@ class Quest(Policy):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place) -> tuple[Tensor, Memory]:
         """See `Policy.attend`."""
         self.refuse_mask(place)
-        keys, values, bounds = append(memory["k"], k), append(memory["v"], v), memory["bounds"]
+        after = self._after(k, v, memory, place)
+        keys, values, bounds = after["k"], after["v"], after["bounds"]
         length, held, count = q.shape[2], keys.shape[2], self.tokens // self.page
-        if place.layer == 0:
-            self._read = self._held = 0
-        dense = place.layer < self.dense_layers
-        if not dense:
-            bounds = self._grown(bounds, keys)
-        after = {"k": keys, "v": values, "bounds": bounds}
-        if dense or length > self.block or held <= count * self.page:
+        if self._reads_all(place, length, held):
             self._count(keys.shape[1] * held, keys.shape[1] * held)
             return read(q, keys, values), after
         at = torch.arange(held - length, held, device=q.device)  # where the queries stand
@@ -98,9 +94,31 @@ class Quest(Policy):
         shape = (*top.shape[:3], count * self.page, q.shape[3])
         picked_k, picked_v = (gather(x, first, self.page).reshape(shape) for x in (keys, values))
         out = read_each(q, picked_k, picked_v, allowed.flatten(3))
-        read_vectors = top.shape[1] * length * count * self.page + keys.shape[1] * bounds.shape[2]
-        self._count(read_vectors, keys.shape[1] * held * length)
+        self._count_chosen(q, keys, bounds)
         return out, after
+
+    def attend_quickly(
+        self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place
+    ) -> tuple[Tensor, Memory] | None:
+        """See `Policy.attend_quickly`."""
+        if self._reads_all(place, 1, memory["k"].shape[2] + 1) or type(self) is not Quest:
+            return None
+        after = self._after(k, v, memory, place)
+        out = pages_of(q, after["k"], after["v"], after["bounds"], self.page, self.tokens // self.page, self.together)
+        self._count_chosen(q, after["k"], after["bounds"])
+        return out, after
+
+    def _after(self, k: Tensor, v: Tensor, memory: Memory, place: Place) -> Memory:
+        """What is remembered then."""
+        keys, values, bounds = append(memory["k"], k), append(memory["v"], v), memory["bounds"]
+        if place.layer == 0:
+            self._read = self._held = 0
+        if place.layer >= self.dense_layers:
+            bounds = self._grown(bounds, keys)
+        return {"k": keys, "v": values, "bounds": bounds}
+
+    def _reads_all(self, place: Place, length: int, held: int) -> bool:
+        return place.layer < self.dense_layers or length > self.block or held <= self.tokens // self.page * self.page
 
     def meters(self) -> dict[str, float]:
         """`read`: of the bytes of all keys and values, the share that was read in the last call, bounds included."""
@@ -117,6 +135,11 @@ class Quest(Policy):
             return bounds
         new = keys[:, :, known * self.page : full * self.page].unflatten(2, (-1, self.page))
         return append(bounds, torch.cat(torch.aminmax(new, dim=3), dim=-1))
+
+    def _count_chosen(self, q: Tensor, keys: Tensor, bounds: Tensor) -> None:
+        length, held, groups = q.shape[2], keys.shape[2], keys.shape[1]
+        vectors = (groups if self.together else q.shape[1]) * length * (self.tokens // self.page) * self.page
+        self._count(vectors + groups * bounds.shape[2], groups * held * length)
 
     def _count(self, read: int, held: int) -> None:
         self._read += read

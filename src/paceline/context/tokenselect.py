@@ -14,11 +14,14 @@ texts longer than the model's positions; so here consecutive queries differ by t
 A read of several tokens at once forgets the vote.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from paceline.context._chosen import read_tokens, voted_by
 from paceline.context._contract import Memory, Place, Policy, read
 from paceline.context._rows import gather, whole
 from paceline.core.card import Paper
@@ -77,11 +80,26 @@ class TokenSelect(Policy):
         if q.shape[2] > 1 or held <= self.tokens:
             self._read, self._held = self._read + held, self._held + held
             return read(q, keys, values), {"k": keys, "v": values, **self._no_vote(q, batch)}
-        voter, voted = self._vote(q, keys, memory)
+        voter, voted = self._vote(q, keys, memory, self._best)
         at = torch.arange(held, device=q.device).expand(batch, -1)
         tokens = torch.cat((at[:, : self.sinks], voted, at[:, held - self.local :]), dim=1)
         index = tokens.unsqueeze(1).expand(-1, groups, -1)
         out = read(q, gather(keys, index), gather(values, index))
+        self._read, self._held = self._read + self.tokens, self._held + held
+        return out, {"k": keys, "v": values, "voter": voter, "voted": voted}
+
+    def attend_quickly(
+        self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place
+    ) -> tuple[Tensor, Memory] | None:
+        """See `Policy.attend_quickly`."""
+        held = memory["k"].shape[2] + 1
+        if held <= self.tokens or type(self) is not TokenSelect:
+            return None
+        keys, values = append(memory["k"], k), append(memory["v"], v)
+        if place.layer == 0:
+            self._clear()
+        voter, voted = self._vote(q, keys, memory, self._best_quickly)
+        out = read_tokens(q, keys, values, self.sinks, voted[0], self.local)
         self._read, self._held = self._read + self.tokens, self._held + held
         return out, {"k": keys, "v": values, "voter": voter, "voted": voted}
 
@@ -90,7 +108,9 @@ class TokenSelect(Policy):
         meters = {"read": self._read / self._held} if self._held else {}
         return {**meters, "reused": self._reused / self._steps} if self._steps else meters
 
-    def _vote(self, q: Tensor, keys: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    def _vote(
+        self, q: Tensor, keys: Tensor, memory: Memory, best_of: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """The query that voted last, and what it chose."""
         query, last, held = q.flatten(1), memory["voter"], keys.shape[2]
         stale = torch.ones(len(q), dtype=torch.bool, device=q.device)
@@ -101,11 +121,17 @@ class TokenSelect(Policy):
         if not votes:
             return last, memory["voted"]
         self._read += held / 2 * votes / len(q)  # keys without values
-        score = self._score(q, keys[:, :, self.sinks : held - self.local])
-        best = score.topk(self.tokens - self.sinks - self.local).indices.sort().values + self.sinks
+        best = best_of(q, keys)
         if votes == len(q):
             return query, best
         return torch.where(stale[:, None], query, last), torch.where(stale[:, None], best, memory["voted"])
+
+    def _best(self, q: Tensor, keys: Tensor) -> Tensor:
+        score = self._score(q, keys[:, :, self.sinks : keys.shape[2] - self.local])
+        return score.topk(self.tokens - self.sinks - self.local).indices.sort().values + self.sinks
+
+    def _best_quickly(self, q: Tensor, keys: Tensor) -> Tensor:
+        return voted_by(q, keys, self.sinks, keys.shape[2] - self.local, self.tokens - self.sinks - self.local)
 
     def _score(self, q: Tensor, keys: Tensor) -> Tensor:
         """What ranks the tokens."""

@@ -14,7 +14,7 @@ into pieces that threads read side by side, joined by their largest scores, as i
 import numba
 import numpy as np
 
-from paceline.compress._rows_numba import compiled, use_threads
+from paceline.core.compiled import compiled, use_threads
 
 
 def _normalise(x, norm, eps, out):  # type: ignore[no-untyped-def]

@@ -132,7 +132,8 @@ class QuickLlama(Llama):
         )  # fmt: skip
         split = qkv[:tokens].view(1, tokens, -1, self.width).transpose(1, 2)
         q, k, v = split.split((self.heads, self.groups, self.groups), dim=1)
-        heads, memory = self.policy.attend(q, k, v, memory, place)
+        quick = self.policy.attend_quickly(q, k, v, memory, place) if alone and place.mask is None else None
+        heads, memory = self.policy.attend(q, k, v, memory, place) if quick is None else quick
         heads = heads.transpose(1, 2).reshape(tokens, -1)
         heads = heads if alone else functional.pad(heads, (0, 0, 0, -tokens % 4))
         out, middle = torch.empty_like(rows), rows.new_empty(len(rows), len(layer.gate_up.packed) // 2)

@@ -21,7 +21,7 @@ from paceline.race.cell import Cell, read_record, run_in_child, write_failure
 
 OPENING = (
     "paceline.lm.open", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
-    "transformers.models.llama.modeling_llama", "numba",
+    "transformers.models.llama.modeling_llama", "numba", "peft",
 )  # fmt: skip
 """What opening a pretrained model imports, for four seconds. What is not installed is passed over."""
 Watch = Callable[[Cell, int, int, float], None]

@@ -1,0 +1,161 @@
+"""A step that reads chosen tokens of a cache, as compiled loops: imported only where numba is installed.
+
+One token of one sequence: q (h, s), keys and values (g, m, s) with room for m tokens, of which the first are held.
+Called one by one, the operations of such a step cost more than what it leaves unread.
+"""
+
+from inspect import unwrap
+
+import numba
+import numpy as np
+
+from paceline.core.compiled import compiled, use_threads
+
+LOG2_E = np.float32(np.log2(np.e))
+C1, C2, C3, C4, C5, C6 = (np.float32(np.log(2) ** i / np.prod(np.arange(1, i + 1))) for i in range(1, 7))
+LEAST, HALF, ONE = np.float32(-126.0), np.float32(0.5), np.float32(1.0)
+BIAS, MANTISSA = np.int32(127), np.int32(23)
+BLOCK = 64
+
+
+def _exponential(x):  # type: ignore[no-untyped-def]
+    """e^x for x <= 0: the power of the nearest whole number, written into the exponent's bits, times a polynomial of
+    the rest. A call of the library's would keep the loop from taking several numbers at once."""
+    y = max(x * LOG2_E, LEAST)
+    whole = np.floor(y + HALF)
+    r = y - whole
+    rest = (((((C6 * r + C5) * r + C4) * r + C3) * r + C2) * r + C1) * r + ONE
+    return rest * np.int32((np.int32(whole) + BIAS) << MANTISSA).view(np.float32)
+
+
+exponential = numba.njit(inline="always")(unwrap(_exponential))
+
+
+def _best(scores, count, chosen):  # type: ignore[no-untyped-def]
+    """The places of the `count` largest, ascending; of equals the first."""
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    above = 0
+    for j in range(len(scores)):
+        above += scores[j] > least
+    level, n = count - above, 0
+    for j in range(len(scores)):
+        if scores[j] > least or (scores[j] == least and level > 0):
+            level -= scores[j] == least
+            chosen[n] = j
+            n += 1
+
+
+best = compiled(_best, parallel=False)
+
+
+def _read(q, k, v, tokens, weights, out):  # type: ignore[no-untyped-def]
+    """softmax(q K' / sqrt(s)) V of one query (s,) over these rows of k and v (m, s)."""
+    width, top, total = len(q), np.float32(-np.inf), np.float32(0)
+    scale = ONE / np.sqrt(np.float32(width))
+    for i in range(len(tokens)):
+        product, row = np.float32(0), k[tokens[i]]
+        for c in range(width):
+            product += q[c] * row[c]
+        weights[i] = product * scale
+        top = max(top, weights[i])
+    for i in range(len(tokens)):
+        weights[i] = exponential(weights[i] - top)
+    for c in range(width):
+        out[c] = np.float32(0)
+    for i in range(len(tokens)):
+        row, weight = v[tokens[i]], weights[i]
+        total += weight
+        for c in range(width):
+            out[c] += weight * row[c]
+    for c in range(width):
+        out[c] /= total
+
+
+read = compiled(_read, parallel=False)
+
+
+def _pages(  # type: ignore[no-untyped-def]
+    q, keys, values, bounds, held, page, count, together, scores, chosen, tokens, weights, out
+):
+    """Each head's pages of the highest bound, as many as `count` with the last one, and what it reads there.
+
+    `bounds` (g, p, 2 s) has the least and the largest key of each page by channel. `together`: heads that share keys
+    choose by the sum of their bounds. `scores` (h, p), `chosen` (h, count), `tokens` and `weights` (h, count page) are
+    scratch, p the pages before the last.
+    """
+    heads, width = q.shape
+    share, last = heads // len(keys), (held - 1) // page
+    for h in numba.prange(heads):
+        group = bounds[h // share]
+        for p in range(last):
+            total = np.float32(0)
+            for c in range(width):
+                total += max(q[h, c] * group[p, c], q[h, c] * group[p, width + c])
+            scores[h, p] = total
+    for h in range(0, heads if together else 0, share):
+        for r in range(1, share):
+            scores[h] += scores[h + r]
+        for r in range(1, share):
+            scores[h + r] = scores[h]
+    for h in numba.prange(heads):
+        some = min(count - 1, last)
+        if some:
+            best(scores[h], some, chosen[h])
+        n = 0
+        for i in range(some + 1):
+            first = (chosen[h, i] if i < some else last) * page
+            for j in range(first, min(first + page, held)):
+                tokens[h, n] = j
+                n += 1
+        read(q[h], keys[h // share], values[h // share], tokens[h, :n], weights[h], out[h])
+
+
+def _vote(q, share, keys, low, high, raw, votes):  # type: ignore[no-untyped-def]
+    """`votes` (n,), the sum over heads of softmax(q K') over the tokens from `low` to `high`.
+
+    q (g, r, s) has the `share` heads of each key head, padded to fours: each key is read for four at once. `raw`
+    (g, r, n) is scratch.
+    """
+    groups, rows, width = q.shape
+    n = high - low
+    blocks = (n + BLOCK - 1) // BLOCK
+    for piece in numba.prange(groups * blocks):
+        g, start = piece // blocks, piece % blocks * BLOCK
+        for r in range(0, rows, 4):
+            q0, q1, q2, q3 = q[g, r], q[g, r + 1], q[g, r + 2], q[g, r + 3]
+            for j in range(start, min(start + BLOCK, n)):
+                key = keys[g, low + j]
+                a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                for i in range(width):
+                    x = key[i]
+                    a += q0[i] * x
+                    b += q1[i] * x
+                    c += q2[i] * x
+                    d += q3[i] * x
+                raw[g, r, j], raw[g, r + 1, j], raw[g, r + 2, j], raw[g, r + 3, j] = a, b, c, d
+    for h in numba.prange(groups * share):
+        row, top, total = raw[h // share, h % share], np.float32(-np.inf), np.float32(0)
+        for j in range(n):
+            top = max(top, row[j])
+        for j in range(n):
+            row[j] = exponential(row[j] - top)
+        for j in range(n):
+            total += row[j]
+        for j in range(n):
+            row[j] /= total
+    votes[:] = np.float32(0)
+    for g in range(groups):
+        for r in range(share):
+            for j in range(n):
+                votes[j] += raw[g, r, j]
+
+
+def _read_all(q, keys, values, tokens, weights, out):  # type: ignore[no-untyped-def]
+    """What all heads read of the same tokens."""
+    share = len(q) // len(keys)
+    for h in numba.prange(len(q)):
+        read(q[h], keys[h // share], values[h // share], tokens, weights[h], out[h])
+
+
+pages, vote, read_all = compiled(_pages), compiled(_vote), compiled(_read_all)
+__all__ = ["best", "pages", "read_all", "use_threads", "vote"]
