@@ -1,0 +1,1 @@
+"""Claims about ways to adapt a trained model."""
