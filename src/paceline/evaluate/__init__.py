@@ -1,0 +1,1 @@
+"""How far a model's abilities reach: evaluations with generators and scorers of their own."""
