@@ -20,7 +20,8 @@ from paceline.data.recall import Recall
 from paceline.data.selective_copy import SelectiveCopy
 from paceline.data.text import Text
 
-METHODS = [method for method in methods("data") if hasattr(load("data", method), "example")]
+TASKS = [method for method in methods("data") if issubclass(part("data", method), Task)]  # the others are selectors
+METHODS = [method for method in TASKS if hasattr(load("data", method), "example")]
 CASES = [(method, size) for method in METHODS for size in ("example", "default")]
 MISSING = {
     "digits": (importlib.util.find_spec("sklearn") is None, "scikit-learn is not installed"),
