@@ -1,0 +1,1 @@
+"""Claims of papers on sequences that several processes share."""

@@ -1,0 +1,1 @@
+"""Attention over one sequence that several processes hold in parts."""
