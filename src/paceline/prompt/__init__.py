@@ -1,0 +1,1 @@
+"""Pipelines around given language models: what they are asked, in what order, with which examples."""
