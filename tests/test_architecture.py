@@ -36,7 +36,10 @@ TIERS = {
     "report": 1,  # beside the tiers: imports core alone
 }
 STATES = {"state", "growing", "joint", "layered"}
-NEEDS_EXAMPLE = {"mixers", "blocks", "decode", "context", "compress", "optim", "retrieve", "tokens"}
+NEEDS_EXAMPLE = {
+    "adapt", "align", "blocks", "compress", "context", "decode", "evaluate", "flows", "mixers", "objectives", "optim",
+    "parallel", "prompt", "retrieve", "tokens",
+}  # fmt: skip
 FORBIDDEN_MODULES = {"cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "yaml", "joblib"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("torch", "load"), ("torch", "save"), ("numpy", "load"), ("np", "load")}

@@ -1,5 +1,7 @@
 """Every code block of the README runs. Commands run with small budgets, so that the whole takes a minute."""
 
+import ast
+import inspect
 import json
 import os
 import re
@@ -12,12 +14,16 @@ from pydoc_data.topics import topics
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
 SMALL = {
     "race": ["--tokens", "6144", "--params", "30000", "--seeds", "2"],
     "claim": ["--budget", "smoke"],
     "train": ["--tokens", "8192", "--params", "30000"],
     "generate": ["--tokens", "20"],
+    "infill": ["--tokens", "8"],
+    "align": ["--rounds", "2", "--texts", "8", "--tokens", "8"],
+    "evaluate": ["--items", "2"],
 }
 
 
@@ -29,6 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in list(topics)[:12]:
         (place / "notes" / f"{name}.md").write_text(topics[name], encoding="utf-8")
     (place / "prompts.txt").write_text("def add(a, b):\n    return\n\nOnce upon a time", encoding="utf-8")
+    reward = re.search(r"def vowels.*?for text in texts\]", README, flags=re.DOTALL)
+    assert reward is not None
+    (place / "reward.py").write_text(reward[0], encoding="utf-8")
+    (place / "like_this.txt").write_text(inspect.getsource(ast), encoding="utf-8")
     return place
 
 
@@ -44,7 +54,10 @@ def _shortened(line: str) -> list[str]:
     words = shlex.split(line, comments=True)
     assert words[0] == "paceline", line
     small = ["--tokens", "4", "--seeds", "1"] if "--on-model" in words else SMALL.get(words[1], [])
-    if "--tokenizer" in words:  # a vocabulary of 49,152 needs more
+    if "--on-model" in words and "--text" in words:  # a smaller model, for nine cells
+        words[words.index("--on-model") + 1] = "best"
+        small = ["--tokens", "2048", "--seeds", "1"]
+    elif "--tokenizer" in words:  # a vocabulary of 49,152 needs more
         small = ["--tokens", "2048", "--params", "500000", "--length", "32"]
     elif words[1] == "train" and words[2] == "draft":
         small = ["--tokens", "2048", "--length", "32"]

@@ -77,7 +77,8 @@ def test_a_race_on_a_model_times_each_beside_greedy(model: Path, call: Call) -> 
     ("options", "words"),
     [
         (("--prompts", "notes.txt"), "--prompts needs --on-model"),
-        (("--on-model", "model", "--text", "notes.txt"), "--text does not go with --on-model"),
+        (("--on-model", "model", "--keep", "kept"), "--keep does not go with --on-model"),
+        (("--on-model", "model", "--text", "notes.txt", "--task", "recall"), "--task does not go with --on-model"),
         (("--on-model", "model", "--prompts", "nowhere"), "Cannot read --prompts nowhere"),
         (("--on-model", "model", "--prompts", "empty.txt"), "There is no prompt"),
         (("--on-model", "model", "--prompts", "bad.jsonl"), "has no text under `prompt` or `text`"),

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from paceline.core.card import Card
 from paceline.core.discovery import cards, find
+from paceline.core.kinds import base
 from paceline.core.marks import MARKS, verdicts
 
 YES, NO, OPEN = "yes", "no", "-"
@@ -88,10 +89,22 @@ def _uses(card: Card) -> list[str]:
             f"paceline race {card.method} attention --text mine.txt",
             f"paceline train {card.method} --text mine.txt --out DIR",
         ]
-    if card.family == "data" and card.method != "text":
+    if card.family == "data" and base("data", card.method) == "Selector":
+        lines.append(f"paceline select FOLDER --target TEXT --keep 0.1 --out FILE.jsonl --by {card.method}")
+    elif card.family == "data" and card.method != "text":
         lines.append(f"paceline race seqboat attention --task {card.method}")
     if card.family == "optim":
         lines.append(f"paceline race adamw {card.method} --text mine.txt")
+    if card.family == "adapt":
+        rival = "full" if card.method == "lora" else "lora"
+        lines.append(f"paceline race {card.method} {rival} --on-model smollm2 --text mine.txt --keep DIR")
+    if card.family == "objectives":
+        lines.append(f"paceline train seqboat --objective {card.method} --text mine.txt --out DIR")
+    if card.family == "align":
+        what = "--preferences FILE.jsonl" if base("align", card.method) == "Pairwise" else "--reward FILE.py:FUNCTION"
+        lines.append(f"paceline align MODEL --with {card.method} {what} --out DIR")
+    if card.family == "evaluate":
+        lines.append(f"paceline evaluate smollm2 --with {card.method} --lengths 512,1024,2048")
     if card.family == "retrieve":
         lines.append(f'paceline search FOLDER "QUERY" --with {card.method}')
     if card.family == "tokens" and card.method != "byte_ensemble":

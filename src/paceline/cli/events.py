@@ -7,6 +7,7 @@ from pathlib import Path
 from paceline.core.discovery import part
 from paceline.core.errors import PacelineError
 from paceline.core.spec import check, parse
+from paceline.data._contract import Task
 from paceline.data._corpus import default_documents, prepare
 from paceline.data._reader import read_documents
 from paceline.data.text import Text
@@ -37,6 +38,8 @@ def task_event(text: str, tokens: int | None, params: int | None) -> Event:
     if spec.name in ("text", "token_text"):
         raise PacelineError(f"For real text give --text FILE, not --task {spec.name}.")
     kind = part("data", spec.name)
+    if not issubclass(kind, Task):
+        raise PacelineError(f"{spec.name} chooses text to train on, it is no task: `paceline select` uses it.")
     check(spec, kind)
     task = kind(**spec.arguments)
     return Event(task, tokens or GENERATED["tokens"], params or GENERATED["parameters"], GENERATED["batch"])

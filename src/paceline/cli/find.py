@@ -20,6 +20,7 @@ from rich.text import Text
 from paceline.core.card import Card
 from paceline.core.discovery import PACKAGE, cards
 from paceline.core.errors import PacelineError
+from paceline.core.kinds import base
 from paceline.core.marks import read_verdict, results_folder
 from paceline.report.words import shorten, visible
 
@@ -182,6 +183,10 @@ def how_to_try(entry: Entry) -> str:
     commands = {
         "mixers": f"paceline race {entry.method} attention --text mine.txt",
         "optim": f"paceline race adamw {entry.method} --text mine.txt",
+        "adapt": f"paceline race base {entry.method} --on-model smollm2 --text mine.txt --keep DIR",
+        "objectives": f"paceline train seqboat --objective {entry.method} --text mine.txt --out DIR",
+        "align": f"paceline align MODEL --with {entry.method} --out DIR",
+        "evaluate": f"paceline evaluate smollm2 --with {entry.method}",
         "decode": f"paceline race greedy {entry.method} --on-model smollm2",
         "context": f"paceline race greedy {entry.method} --on-model smollm2",
         "compress": f"paceline race greedy {entry.method} --on-model smollm2",
@@ -190,6 +195,8 @@ def how_to_try(entry: Entry) -> str:
         "retrieve": f'paceline search FOLDER "QUERY" --with {entry.method}',
     }
     if (PACKAGE / entry.family / f"{entry.method}.py").is_file():
+        if base(entry.family, entry.method) == "Selector":
+            return f"paceline select FOLDER --target TEXT --keep 0.1 --out FILE.jsonl --by {entry.method}"
         return commands.get(entry.family, f"paceline show {entry.method}")
     return f"paceline claim {entry.method}"
 

@@ -1,4 +1,4 @@
-"""`paceline race ... --on-model MODEL`: ways to decode one given model, side by side."""
+"""`paceline race ... --on-model MODEL`: ways to decode one given model, side by side; with --text, to adapt it."""
 
 import hashlib
 import os
@@ -33,12 +33,25 @@ def run(
     confirm: bool,
     others: Sequence[str],
     as_json: bool,
+    text: Sequence[str] = (),
+    field: str | None = None,
+    keep: Path | None = None,
 ) -> None:
     """Race, one cell at a time with all cores, then print the tables, where the page is, and the winner's command."""
     if model is None:
         raise PacelineError("--prompts needs --on-model: the folder of a model, or smollm2.")
-    if others:
-        raise PacelineError(f"{others[0]} does not go with --on-model, where nothing is trained: leave it out.")
+    if text:
+        if prompts is not None:
+            raise PacelineError("Give --text to adapt the model, or --prompts to decode with it, not both.")
+        if others:
+            raise PacelineError(f"{others[0]} does not go with --on-model, whose sizes are given: leave it out.")
+        from paceline.cli.adapting import run as adapt
+
+        adapt(contestants, model, text, field, tokens, seeds, out, keep, confirm, as_json)
+        return
+    given = [*others, *(name for name, value in (("--keep", keep), ("--field", field)) if value)]
+    if given:
+        raise PacelineError(f"{given[0]} does not go with --on-model, where nothing is trained: leave it out.")
     check_numbers(tokens=tokens, seeds=seeds)
     names = list(contestants) or list(CONTESTANTS)
     opened = open_lm(model)

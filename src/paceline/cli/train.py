@@ -17,10 +17,12 @@ from paceline.core.errors import PacelineError
 from paceline.core.files import write_json
 from paceline.core.lock import NAME, hold
 from paceline.core.seeds import derive
+from paceline.data._contract import Task
 from paceline.data.text import Text
 from paceline.data.token_text import TokenText, vocabulary
 from paceline.lm.checkpoint import load_model, save_model
 from paceline.lm.config import DEEPEST, build, check_length, fit
+from paceline.lm.denoising import Denoising, objective_of
 from paceline.lm.distributed import join
 from paceline.lm.evaluate import evaluate
 from paceline.lm.siblings import copy_tokenizer, known_or_folder
@@ -47,6 +49,7 @@ def run(
     parallel: str,
     tokenizer: str | None = None,
     optimizer: str = "adamw",
+    objective: str | None = None,
 ) -> None:
     """Train, measure on the held-out text, save, and print the command that uses the model.
 
@@ -65,6 +68,11 @@ def run(
             raise PacelineError(f"{mixer} has its size: leave --params and --layers out to go on with it.")
         reads = _reads(tokenizer, None if start is None else Path(mixer), start and start[1].task)
         size, named, usual = (256, Text.name, BYTES) if reads is None else (vocabulary(reads), TokenText.name, TOKENS)
+        under = None if objective is None else objective_of(objective)
+        if under is not None:
+            if start or reads is not None:
+                raise PacelineError("--objective trains fresh models of bytes: leave --tokenizer and the folder out.")
+            size, named = size + under.extra_tokens, Denoising.name if under.extra_tokens else named
         plan = [mixer] * (layers or LAYERS)
         config = start[1] if start else fit(plan, size, params or usual, named, feed_forward=feed_forward)
         check_length(config, length)
@@ -78,7 +86,8 @@ def run(
             return str(corpus(text, field, out))
 
         place = world.tell(prepare)
-        task = world.together(lambda: Text(place, length) if reads is None else TokenText(place, reads, length))
+        task: Task = world.together(lambda: Text(place, length) if reads is None else TokenText(place, reads, length))
+        task = task if under is None else Denoising(task, under)
         torch.manual_seed(derive(seed, "init", mixer))
         model = start[0].train() if start else build(config)
         columns = (
@@ -116,6 +125,7 @@ def run(
                 "score": evaluation.score,
                 "meters": evaluation.meters,
                 "ledger": trained.ledger.to_dict(),
+                "objective": objective,
             },
         )
         shutil.rmtree(checkpoints)
@@ -126,7 +136,10 @@ def run(
             f"{ledger.tokens:,} tokens in {ledger.seconds:.0f} s{meters}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
-        console.print(f"Use it: paceline generate {out} --prompt 'The '", markup=False, highlight=False, soft_wrap=True)
+        use = (
+            f"generate {out} --prompt 'The '" if named != Denoising.name else f"infill {out} --left 'The ' --right '.'"
+        )
+        console.print(f"Use it: paceline {use}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _reads(tokenizer: str | None, start: Path | None, task: str | None) -> Path | None:
