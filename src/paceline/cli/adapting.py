@@ -1,10 +1,8 @@
 """`paceline race ... --on-model MODEL --text FILE`: ways to adapt one given model to text, side by side."""
 
 import hashlib
-import json
 import os
 import shlex
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +12,15 @@ import psutil
 from rich.console import Console
 
 from paceline.cli.events import corpus
+from paceline.cli.keeping import keep_winner, result_of
 from paceline.cli.race import check_numbers, run_and_show
 from paceline.core.errors import PacelineError
-from paceline.core.files import seal, write_json
 from paceline.core.lock import hold
 from paceline.lm.adapted import text_task
 from paceline.lm.siblings import known_or_folder
 from paceline.race.adapting import BASE, Adapted, adapter
-from paceline.race.cell import Cell, read_record
 from paceline.race.contestant import Event, Job
-from paceline.race.keep import MARK
-from paceline.race.pool import Limits, default_limits, run_cells
+from paceline.race.pool import Limits, default_limits
 
 CONTESTANTS = ("lora", "full")
 TOKENS, LENGTH, BATCH, ITEMS = 512, 64, 1, 8
@@ -71,7 +67,7 @@ def run(
         [Adapted(BASE, model), *models], [event], out, as_json, use,
         seeds=seeds, confirm=confirm, keep_in=keep, limits=limits,
     )  # fmt: skip
-    if as_json and (winner := _result(out)["winner"]):
+    if as_json and (winner := result_of(out)["winner"]):
         use(winner["contestant"])
 
 
@@ -141,27 +137,20 @@ def _use(
 ) -> str:
     """The command that uses the winner, which is trained once more to be kept: a model a cell would fill the disk."""
     asked = f"paceline generate {shlex.quote(str(keep or models[0].model))} --prompt 'The '"
-    for name, trained, share, size in _costs(_result(out)):
+    for name, trained, share, size in _costs(result_of(out)):
         line = f"{name}: {trained:,} numbers trained, {share:.2%} of the model; {size:.1f} MiB to keep by itself"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if winner == BASE:
         return f"{asked if keep is None else asked.replace(str(keep), models[0].model)} (as it was: nothing did better)"
     if keep is None:
         return "the same command with --keep DIR, which saves the winner merged into the model"
-    result = _result(out)
+    result = result_of(out)
     facts = result["winner"]
     if facts["folder"] is None:
-        cell = _again(out, keep, facts, result["cells"], models, event, limits)
-        facts["folder"] = str(keep)
-        write_json(out / "result.json", seal(result))
-        console.print(f"Kept: {cell.contestant.name} (seed {cell.job.seed}), merged, in {keep}; as it was trained in "
+        keep_winner(out, keep, Adapted(facts["contestant"], models[0].model, keeps=True), event, limits)
+        console.print(f"Kept: {facts['contestant']} (seed {facts['seed']}), merged, in {keep}; as it was trained in "
                       f"{keep / 'adapter'}", markup=False, highlight=False, soft_wrap=True)  # fmt: skip
     return asked
-
-
-def _result(out: Path) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
-    return result
 
 
 def _costs(result: dict[str, Any]) -> list[tuple[str, int, float, float]]:
@@ -171,44 +160,3 @@ def _costs(result: dict[str, Any]) -> list[tuple[str, int, float, float]]:
         (name, int(cell["ledger"]["parameters"]), cell["meters"]["trained_share"], cell["meters"]["kept_mib"])
         for name, cell in done.items()
     ]
-
-
-def _again(
-    out: Path, keep: Path, facts: dict[str, Any], cells: Sequence[dict[str, Any]], models: Sequence[Adapted],
-    event: Event, limits: Limits,
-) -> Cell:  # fmt: skip
-    """The winner's cell once more, this time saved; `keep` appears whole.
-
-    Raises:
-        PacelineError: it failed, or came out otherwise than in the race.
-    """
-    record = next(
-        c for c in cells
-        if (c["contestant"], c["seed"], c["status"]) == (facts["contestant"], facts["seed"], "done")
-    )  # fmt: skip
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=keep.parent, prefix=f".{keep.name}."))
-    try:
-        contestant = Adapted(facts["contestant"], models[0].model, keeps=True)
-        job = Job(event, facts["seed"], record["lr"], work / "checkpoints", work / "new")
-        cell = Cell("keeping", contestant, job, work / "cell.json")
-        try:
-            list(run_cells([cell], limits, lambda *_: None))
-        except KeyboardInterrupt:
-            raise PacelineError("Stopped before the winner was kept: the same command keeps it.") from None
-        made = read_record(cell)
-        if made is None or made["score"] is None:
-            raise PacelineError(
-                f"The winner could not be kept: {made and made['reason']} The same command tries again."
-            )
-        if abs(made["score"] - record["score"]) > 0.01:
-            raise PacelineError(
-                f"The winner had {record['score']:.3f} and trained again {made['score']:.3f}: it was not kept."
-            )
-        write_json(work / "new" / MARK, {"identity": json.loads((out / "race.json").read_text("utf-8")), **facts})
-        if keep.is_dir():
-            keep.rmdir()  # empty, or the race had refused it
-        os.replace(work / "new", keep)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return cell

@@ -1,9 +1,6 @@
 """`paceline align`: a model with a reward that the user wrote, or with preferences."""
 
-import importlib.util
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +11,13 @@ from rich.console import Console
 from paceline.align._contract import Choice, Pairwise
 from paceline.align._rollout import Reward, rewards_of, write, writer
 from paceline.align._trainer import Pair, Plan, Round, improve, prefer
-from paceline.core.discovery import find, part
 from paceline.core.errors import PacelineError
 from paceline.core.files import write_json
 from paceline.core.lock import NAME
-from paceline.core.spec import check, parse
 from paceline.lm.adapted import Ready, ready
 from paceline.lm.open import Opened, open_lm
+from paceline.race.aligning import LONGEST, judged, objective, user_function
 from paceline.race.prompts import read_prompts
-
-LONGEST = 512
-"""Tokens of a prompt that are read: its last ones."""
 
 
 def run(
@@ -42,11 +35,11 @@ def run(
     Raises:
         PacelineError: no such method, a reward or file that does not fit it, or a place that cannot be written.
     """
-    objective = _objective(how)
+    method = objective(how)
     if out.exists() and (not out.is_dir() or any(path.name != NAME for path in out.iterdir())):
         raise PacelineError(f"--out {out} is there already: give a new folder.")
     console = Console(highlight=False)
-    if isinstance(objective, Pairwise):
+    if isinstance(method, Pairwise):
         if preferences is None or reward or prompts:
             raise PacelineError(
                 f"{how} learns from --preferences FILE.jsonl alone: give that, no reward and no prompts."
@@ -58,16 +51,16 @@ def run(
     table: list[dict[str, Any]] = []
     stopped = False
     try:
-        if isinstance(objective, Pairwise):
-            table = _preferred(given, opened, objective, pairs, plan, seed, console)
+        if isinstance(method, Pairwise):
+            table = _preferred(given, opened, method, pairs, plan, seed, console)
         else:
             assert reward is not None and prompts is not None
             asked = [opened.words.encode(text)[-LONGEST:] for text in read_prompts(prompts)]
-            judged = _judged(_function(reward), opened)
-            if isinstance(objective, Choice):
-                _chosen(given, opened, objective, asked, judged, plan, seed, console)
+            earned = judged(user_function(reward), opened.words)
+            if isinstance(method, Choice):
+                _chosen(given, opened, method, asked, earned, plan, seed, console)
                 return
-            improve(given.model, asked, judged, objective, plan, seed, opened.ends, lambda r: _tell(r, table, console))
+            improve(given.model, asked, earned, method, plan, seed, opened.ends, lambda r: _tell(r, table, console))
     except KeyboardInterrupt:
         stopped = True
         console.print(f"Stopped after {len(table)} rounds; the model as it is then is kept.")
@@ -107,43 +100,6 @@ def read_preferences(path: Path) -> list[tuple[str, str, str]]:
     if not found:
         raise PacelineError(f"{path} holds no preferences: give lines of JSON with prompt, chosen, rejected.")
     return found
-
-
-def _objective(how: str) -> Any:
-    spec = parse(how)
-    kind = part("align", find(spec.name, "align")[1])
-    check(spec, kind)
-    return kind(**spec.arguments)
-
-
-def _function(place: str) -> Callable[[list[str], list[str]], Any]:
-    """The function named `FILE.py:NAME`: the user's own code, run as such.
-
-    Raises:
-        PacelineError: there is no such file or function, or the file fails.
-    """
-    file, _, name = place.rpartition(":")
-    if not file or not os.path.isfile(file):
-        raise PacelineError(f"--reward {place}: give FILE.py:FUNCTION, of a file that is there.")
-    spec = importlib.util.spec_from_file_location("reward", file)
-    if spec is None or spec.loader is None:
-        raise PacelineError(f"--reward {place}: {file} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises
-        raise PacelineError(f"--reward {file} failed ({type(error).__name__}: {error}): mend it.") from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        raise PacelineError(f"--reward {place}: {file} has no function {name}.")
-    return found  # type: ignore[no-any-return]
-
-
-def _judged(function: Callable[[list[str], list[str]], Any], opened: Opened) -> Reward:
-    def reward(prompts: list[list[int]], texts: list[list[int]]) -> Any:
-        return function([opened.words.decode(ids) for ids in prompts], [opened.words.decode(ids) for ids in texts])
-
-    return reward
 
 
 def _tell(done: Round, table: list[dict[str, Any]], console: Console) -> None:

@@ -64,9 +64,25 @@ def race_command(
         Path | None, typer.Option(help="Race pipelines on these instead: .jsonl of inputs and answer; see --tokens.")
     ] = None,
     calls: Annotated[int | None, typer.Option(help="For --questions: most calls of the model a question.")] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="Race ways to align --on-model to it instead: FILE.py:FUNCTION; see --prompts.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Race models side by side under one budget; with no arguments, the default race (about five minutes)."""
+    if reward is not None:
+        from paceline.cli.aligning import run as align
+
+        unfit = {
+            "--text": text, "--task": task, "--params": params, "--encoder": encoder, "--field": field,
+            "--on": on != "here", "--feed-forward": feed_forward != "swiglu", "--questions": questions,
+            "--calls": calls,
+        }  # fmt: skip
+        align(
+            contestants or [], on_model, reward, prompts, tokens, seeds, out, keep, confirm,
+            [name for name, value in unfit.items() if value], json,
+        )  # fmt: skip
+        return
     if questions is not None:
         from paceline.cli.prompt import race
 
