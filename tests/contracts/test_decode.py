@@ -108,6 +108,7 @@ def test_greedy_forms_say_what_the_model_says(method: str, lm: LM) -> None:
         assert generate(lm, PROMPT, strategy, TOKENS).all() == expected
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("method", methods("decode"))
 def test_lossless_draws_follow_the_model(method: str) -> None:
     """Each token given the two before it, over one long run, against the chain's own probabilities."""

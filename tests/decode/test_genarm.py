@@ -36,6 +36,7 @@ def test_the_distribution_is_the_product_of_powers(weights: tuple[float, float],
     assert close(logits.softmax(-1), product(weights, beta).expand(1, 2, 3), torch.float64)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_draws_follow_it() -> None:
     strategy = GenARM([says(HELPFUL), says(HARMLESS)], (0.3, 0.7), 0.5, temperature=1.0)
     tokens = generate(says(BASE), [0], strategy, 20_000, seed=1).all()
