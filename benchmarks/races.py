@@ -1,6 +1,6 @@
 """Publish races: `python benchmarks/races.py [NAME runs/.../result.json]`, after `make race`.
 
-NAME is `default` or `decoders`: writes results/race/NAME.json (without the items and traces), the picture
+NAME is `default`, `decoders` or `policies`: writes results/race/NAME.json (without the items and traces), the picture
 beside it, and the README's table between its marks.
 """
 

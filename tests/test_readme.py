@@ -98,7 +98,7 @@ def test_no_block_is_of_a_kind_that_nothing_runs() -> None:
     assert {kind for kind, _ in BLOCKS} == {"bash", "python"}
 
 
-@pytest.mark.parametrize("name", ["default", "decoders"])
+@pytest.mark.parametrize("name", ["default", "decoders", "policies"])
 def test_the_table_and_the_answer_are_those_of_the_stored_race(name: str) -> None:
     result = json.loads((ROOT / "results" / "race" / f"{name}.json").read_text(encoding="utf-8"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -69,12 +69,13 @@ def test_what_cannot_be_aligned_is_refused(options: tuple[str, ...], words: str,
 def test_ways_to_align_race_and_are_drawn(trained: Path, call: Call) -> None:
     Path("prompts.txt").write_text("the cat\n\na mat\n\nthe mat\n\na cat")
     given = ("--on-model", trained, "--reward", "reward.py:es", "--prompts", "prompts.txt")
-    told = call("race", "awr", *given, "--tokens", "4", "--seeds", "1", "--out", "r", "--keep", "kept")
+    told = call("race", "awr", *given, "--tokens", "4", "--seeds", "1", "--out", "r", "--keep", "kept", "--json")
     assert told.code == 0, told.err
-    assert "awr: a reward of" in flat(told.out) and ">awr<" in Path("r/straying.svg").read_text()
-    result = json.loads(Path("r/result.json").read_text())
+    assert "awr: a reward of" in flat(told.err) and ">awr<" in Path("r/straying.svg").read_text()
+    result = json.loads(told.out)
     assert {c["contestant"] for c in result["cells"]} == {"base", "awr"}
-    assert Path("kept/model.safetensors").is_file() == (result["winner"]["contestant"] == "awr")
+    kept = "kept" if result["winner"]["contestant"] == "awr" else None
+    assert result["winner"]["folder"] == kept and Path("kept/model.safetensors").is_file() == bool(kept)
     for more in (("--text", "text.txt"), ("--params", "1000")):
         assert f"{more[0]} does not go with --reward" in sentence(call("race", "awr", *given, *more))
     assert "give --on-model" in sentence(call("race", "--reward", "reward.py:es"))

@@ -67,8 +67,6 @@ def run(
         [Adapted(BASE, model), *models], [event], out, as_json, use,
         seeds=seeds, confirm=confirm, keep_in=keep, limits=limits,
     )  # fmt: skip
-    if as_json and (winner := result_of(out)["winner"]):
-        use(winner["contestant"])
 
 
 def train(

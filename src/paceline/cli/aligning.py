@@ -81,8 +81,6 @@ def run(
     run_and_show(
         racing, [event], out, as_json, use, seeds=seeds, confirm=confirm, keep_in=keep, limits=limits,
     )  # fmt: skip
-    if as_json and (winner := result_of(out)["winner"]):
-        use(winner["contestant"])
 
 
 def _generate(model: str) -> str:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from paceline.cli.events import CONTESTANTS, DEFAULT_OUT, task_event, text_event
+from paceline.cli.keeping import result_of
 from paceline.cli.progress import Progress
 from paceline.core.discovery import methods
 from paceline.core.errors import PacelineError, suggest
@@ -103,7 +104,8 @@ def run_and_show(
         events: their tasks.
         out: the race's folder.
         as_json: print the result as JSON instead of tables.
-        use: the command that uses a winner that left no model, from its name.
+        use: the command that uses a winner that left no model, from its name; it may keep the winner, and say so in
+            the stored result.
         options: of `race`.
 
     Raises:
@@ -121,13 +123,14 @@ def run_and_show(
         )
         raise typer.Exit(130) from None
     page = write(result, out / "report.html")
-    if as_json:
-        print(json.dumps(result))
-    else:
+    if not as_json:
         show_result(console, result, page)
-        if use is not None and result["winner"]:
-            command = use(result["winner"]["contestant"])
+    if use is not None and result["winner"]:
+        command = use(result["winner"]["contestant"])
+        if not as_json:
             console.print(f"Use it: {command}", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(result_of(out)))
     if all(cell["status"] == "failed" for cell in result["cells"]):
         raise PacelineError(f"Every cell failed; the first said: {result['cells'][0]['reason']}")
 
