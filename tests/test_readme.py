@@ -22,6 +22,7 @@ SMALL = {
     "train": ["--tokens", "8192", "--params", "30000"],
     "generate": ["--tokens", "20"],
     "infill": ["--tokens", "8"],
+    "select": ["--prior", "best"],
     "align": ["--rounds", "2", "--texts", "8", "--tokens", "8"],
     "evaluate": ["--items", "2"],
 }
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "notes").mkdir()
     for name in list(topics)[:12]:
         (place / "notes" / f"{name}.md").write_text(topics[name], encoding="utf-8")
-    (place / "prompts.txt").write_text("def add(a, b):\n    return\n\nOnce upon a time", encoding="utf-8")
+    (place / "prompts.txt").write_text("def add(a, b):\n    return\n\nOnce upon a time a girl lived", encoding="utf-8")
     reward = re.search(r"def vowels.*?for text in texts\]", README, flags=re.DOTALL)
     assert reward is not None
     (place / "reward.py").write_text(reward[0], encoding="utf-8")
@@ -53,10 +54,13 @@ def _run(command: list[str], folder: Path) -> str:
 def _shortened(line: str) -> list[str]:
     words = shlex.split(line, comments=True)
     assert words[0] == "paceline", line
-    small = ["--tokens", "4", "--seeds", "1"] if "--on-model" in words else SMALL.get(words[1], [])
-    if "--on-model" in words and "--text" in words:  # a smaller model, for nine cells
-        words[words.index("--on-model") + 1] = "best"
-        small = ["--tokens", "2048", "--seeds", "1"]
+    small = SMALL.get(words[1], [])
+    if words[1] == "race" and "--on-model" in words:
+        small = ["--tokens", "2048" if "--text" in words else "4", "--seeds", "1"]
+        if "full" in words and "--text" not in words:  # cache policies: on a few words, not on long texts
+            small += ["--prompts", "prompts.txt"]
+        elif words[2:] != ["--on-model", "smollm2"]:  # a smaller model, where contestants are named
+            words[words.index("--on-model") + 1] = "best"
     elif "--tokenizer" in words:  # a vocabulary of 49,152 needs more
         small = ["--tokens", "2048", "--params", "500000", "--length", "32"]
     elif words[1] == "train" and words[2] == "draft":

@@ -52,7 +52,8 @@ def run(
     counted = Counted(text_model(model, chat=True if chat else None), budget)
     errors = Console(stderr=True, highlight=False)
     try:
-        with errors.status(f"{shorten(visible(name), 60)} asks {shorten(visible(model), 60)}"):
+        with errors.status(f"{shorten(visible(name), 60)} asks {shorten(visible(model), 60)}") as status:
+            made.prepare(lambda done, of, loss: status.update(f"learning: {done} of {of}, loss {loss:.3f}"))
             answer = made.run(given, counted)
     except Failed as failed:
         _show(failed.steps, errors)

@@ -15,7 +15,9 @@ each of three turns and for L and R, and a QR decomposition of each side every `
 
 As in the authors' code, which keeps M turned and turns it back before each update of L and R: that is the same as M in
 the weights' own basis. Parameters that are no matrices follow Adam from their first step on, where the authors let them
-skip one, and decay weights before the step, where theirs decay after it: like torch's AdamW.
+skip one, and decay weights before the step, where theirs decay after it: like torch's AdamW. Moments fade as AdamW's
+do here, 0.9 and 0.98; the authors take 0.95 for both, and for their AdamW. Their vocabularies are longer than
+`largest`, so that embeddings are turned on one side: give a model of bytes a `largest` below 256 for the same.
 """
 
 from statistics import fmean
@@ -59,7 +61,7 @@ class SOAP(Matrixwise):
         self,
         params: Parameters,
         lr: float = 3e-3,
-        betas: tuple[float, float] = (0.95, 0.95),
+        betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-8,
         weight_decay: float = 0.1,
         every: int = 10,

@@ -9,7 +9,7 @@ training goes on where it was interrupted and a text that was trained on before 
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -30,14 +30,13 @@ from paceline.core.seeds import derive
 from paceline.lm.adapted import ready
 from paceline.lm.decoder import Decoder
 from paceline.lm.open import Words, open_lm
+from paceline.prompt._contract import Progress
 
 START = "\n"
 """Before every text, as in a prompt, so that its first token is predicted too."""
 ROOM = 1024
 """Tokens, padding included, that are in a batch."""
 IGNORE = -100
-Progress = Callable[[int, int, float], None]
-"""Told how many of how many adapters are done, and the last ones' mean loss in nats per token."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,11 @@ class Bank:
         return len(self.groups)
 
     def prepare(self, progress: Progress | None = None) -> None:
-        """Train what is not kept. It may be interrupted and called again: what was finished is not trained again."""
+        """Train what is not kept. It may be interrupted and called again: what was finished is not trained again.
+
+        Args:
+            progress: told how many of how many adapters are done, and the last ones' loss in nats per token.
+        """
         missing = [number for number in range(len(self)) if number not in self._kept and not self._restore(number)]
         done = len(self) - len(missing)
         for lot in self._lots(missing):

@@ -8,12 +8,15 @@ Every call goes through a `Counted` model, which refuses the call that would bre
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paceline.core.errors import PacelineError
 from paceline.lm.written import TextModel as TextModel
 from paceline.lm.written import Written as Written
+
+Progress = Callable[[int, int, float], None]
+"""Told how much of how much is done, and the last part's loss."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ class Answer:
 
 class Pipeline(ABC):
     """A procedure around a text model."""
+
+    def prepare(self, progress: Progress | None = None) -> object:  # noqa: B027 - most learn nothing
+        """Learn what must be learned before the first question; `run` does it where this was not called."""
 
     @abstractmethod
     def run(self, inputs: Mapping[str, str], model: Counted) -> Answer:

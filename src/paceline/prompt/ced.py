@@ -33,8 +33,8 @@ from paceline.core.errors import PacelineError
 from paceline.core.seeds import derive
 from paceline.lm.config import Config, build
 from paceline.lm.open import Bytes
-from paceline.prompt._bank import Bank, Progress, Scorer, scorer
-from paceline.prompt._contract import Pipeline
+from paceline.prompt._bank import Bank, Scorer, scorer
+from paceline.prompt._contract import Pipeline, Progress
 from paceline.prompt._shots import TEMPLATE, Drawn, Nearest, Shots
 
 __all__ = ["CED", "Drawn", "Nearest", "Scorer", "example", "scorer"]
@@ -109,7 +109,7 @@ class CED(Shots):
         self._meters: dict[str, float] = {}
 
     def prepare(self, progress: Progress | None = None) -> Bank:
-        """Tune what is not tuned yet; `run` does it, too. It may be interrupted: what is in `folder` stays."""
+        """See `Pipeline.prepare`: tunes adapters. It may be interrupted: what is in `folder` stays."""
         if self._bank is None:
             self._members = self._clustered(progress) if self.clusters else [[n] for n in range(len(self._texts))]
             self._bank = self._made(self._members)

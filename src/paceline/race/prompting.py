@@ -127,6 +127,7 @@ class Prompted(Contestant):
         made, model = pipeline(self.name), text_model(task.model)
         began, items, spent, told = time.monotonic(), [], [], []
         questions = task.drawn(job.seed)
+        made.prepare(report)
         for number, question in enumerate(questions):
             counted = Counted(model, task.budget)
             answer, failed = _answered(made, question.inputs, counted)

@@ -1,0 +1,112 @@
+"""What an optimizer's step costs beside the libraries: `python benchmarks/optim.py [--quick]`, with the extra `bench`.
+
+In one process, every rival in turn in every repeat, on the same parameters and gradients, float32, two threads; seconds
+are means over whole periods of refreshing a basis:
+- soap: `pytorch_optimizer.SOAP`, every 10 steps and every 100;
+- muon: `torch.optim.Muon`, whose iteration runs in bfloat16;
+- adamw: `torch.optim.AdamW` as it comes, one operation at a time.
+The parameters are one layer of a decoder of 256 or 576 features, its matrices alone. Also told: how far apart ours and
+the library's stand after the same steps, as a share of the way they went. Written to results/bench/optim.json; with
+`--quick` only shown. Three minutes on two cores.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from pytorch_optimizer import SOAP as LibrarySOAP
+from rich.console import Console
+
+from paceline.core.files import write_json
+from paceline.optim.adamw import AdamW
+from paceline.optim.muon import Muon
+from paceline.optim.soap import SOAP
+from paceline.race.result import environment
+
+STORED = Path(__file__).parents[1] / "results" / "bench" / "optim.json"
+RATE = 1e-3
+
+Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+RIVALS: dict[str, tuple[Make, Make, int]] = {
+    "soap(every=10)": (
+        lambda w: SOAP(w, RATE, weight_decay=0.0, every=10),
+        lambda w: LibrarySOAP(w, RATE, weight_decay=0.0, precondition_frequency=10),
+        10,
+    ),
+    "soap(every=100)": (
+        lambda w: SOAP(w, RATE, weight_decay=0.0, every=100),
+        lambda w: LibrarySOAP(w, RATE, weight_decay=0.0, precondition_frequency=100),
+        100,
+    ),
+    "muon": (
+        lambda w: Muon(w, RATE, weight_decay=0.0),
+        lambda w: torch.optim.Muon(w, RATE, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        10,
+    ),
+    "adamw": (
+        lambda w: AdamW(w, RATE, weight_decay=0.0),
+        lambda w: torch.optim.AdamW(w, RATE, (0.9, 0.98), weight_decay=0.0),
+        10,
+    ),
+}
+"""Ours, the library's, and steps of a period."""
+
+
+def layer(width: int) -> list[torch.nn.Parameter]:
+    """An attention's four matrices and a gated feed-forward's three."""
+    shapes = [(width, width)] * 4 + [(8 * width // 3, width)] * 2 + [(width, 8 * width // 3)]
+    draws = torch.Generator().manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(shape, generator=draws) * width**-0.5) for shape in shapes]
+
+
+def period(weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, steps: int, seed: int) -> float:
+    """Seconds of `steps` steps; gradients are drawn before the clock starts, and are alike for every rival."""
+    draws = torch.Generator().manual_seed(seed)
+    took = 0.0
+    for _ in range(steps):
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=draws)
+        began = time.perf_counter()
+        optimizer.step()
+        took += time.perf_counter() - began
+    return took
+
+
+def measure(name: str, width: int, repeats: int) -> dict[str, Any]:
+    ours, theirs, steps = RIVALS[name]
+    runs = {"ours": layer(width), "library": layer(width)}
+    optimizers = {"ours": ours(runs["ours"]), "library": theirs(runs["library"])}
+    began = [weight.detach().clone() for weight in runs["ours"]]
+    found: dict[str, list[float]] = {who: [] for who in runs}
+    for repeat in range(repeats + 1):
+        for who, weights in runs.items():
+            took = period(weights, optimizers[who], steps, repeat)
+            if repeat:  # the first builds the state
+                found[who].append(took / steps)
+        if not repeat:
+            apart = [(a - b).norm() / (a - c).norm() for a, b, c in zip(*runs.values(), began, strict=True)]
+    took = {who: median(values) for who, values in found.items()}
+    return {
+        "optimizer": name, "width": width, **took, "library / ours": took["library"] / took["ours"],
+        "apart": torch.stack(apart).mean().item(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    arguments.add_argument("--quick", action="store_true")
+    quick = arguments.parse_args().quick
+    torch.set_num_threads(2)
+    widths, repeats = ((128,), 2) if quick else ((256, 576), 5)
+    found = [measure(name, width, repeats) for width in widths for name in RIVALS]
+    Console().print(found)
+    if not quick:
+        write_json(STORED, {"environment": environment(), "steps": found})
+
+
+if __name__ == "__main__":
+    main()
