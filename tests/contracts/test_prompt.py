@@ -73,6 +73,17 @@ def test_calls_and_tokens_are_counted(name, index):
 
 
 @every_case
+def test_each_call_is_told_and_what_is_learnt_beforehand_changes_no_answer(name, index):
+    pipeline, inputs = load("prompt", name).example()[index]
+    told, learnt = [], []
+    pipeline.prepare(lambda done, of, loss: learnt.append((done, of)))
+    counted = Counted(Scripted(), told=lambda calls, tokens: told.append((calls, tokens)))
+    assert pipeline.run(inputs, counted) == run(name, index, Budget())[0]
+    assert [calls for calls, _ in told] == list(range(1, counted.calls + 1)) and told[-1][1] == counted.tokens
+    assert not learnt or learnt[-1][0] == learnt[-1][1]
+
+
+@every_case
 def test_the_same_question_gets_the_same_answer(name, index):
     first, second = (run(name, index, Budget()) for _ in range(2))
     assert first[0] == second[0] and first[2].asked == second[2].asked

@@ -52,7 +52,9 @@ def run(
     counted = Counted(text_model(model, chat=True if chat else None), budget)
     errors = Console(stderr=True, highlight=False)
     try:
-        with errors.status(f"{shorten(visible(name), 60)} asks {shorten(visible(model), 60)}") as status:
+        asking = f"{shorten(visible(name), 60)} asks {shorten(visible(model), 60)}"
+        with errors.status(asking) as status:
+            counted.told = lambda calls, tokens: status.update(f"{asking}: {calls} calls, {tokens:,} tokens")
             made.prepare(lambda done, of, loss: status.update(f"learning: {done} of {of}, loss {loss:.3f}"))
             answer = made.run(given, counted)
     except Failed as failed:

@@ -49,6 +49,8 @@ class Counted:
     budget: Budget = field(default_factory=Budget)
     calls: int = 0
     tokens: int = 0
+    told: Callable[[int, int], object] | None = None
+    """Called after each call with both counts."""
 
     def complete(self, prompt: str, tokens: int, stop: Sequence[str] = ()) -> str:
         """One call.
@@ -88,6 +90,8 @@ class Counted:
 
     def _spend(self, calls: int, tokens: int) -> None:
         self.calls, self.tokens = self.calls + calls, self.tokens + tokens
+        if self.told is not None:
+            self.told(self.calls, self.tokens)
 
 
 @dataclass(frozen=True)
