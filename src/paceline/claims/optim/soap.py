@@ -1,6 +1,6 @@
 """SOAP against AdamW on a byte model: a lower loss in as many steps, and the same loss in fewer?
 
-Both train the same model of two layers on the same 200 batches of 4,096 bytes, at the best of four learning rates that
+Both train the same model of two layers on the same 200 batches of 4,096 bytes, at the best of seven learning rates that
 each searches alike; both forget at the same speed (0.9 and 0.98). As in the paper, whose vocabularies are longer than
 any side that is turned, the embedding is turned on the side of the features alone (but in the budget `gpu`, where bytes
 are fewer than other sides). In the sham the bases are drawn at random, once: Adam in axes that mean nothing.
@@ -32,6 +32,9 @@ CLAIM = (
     "ahead with four fifths of AdamW's steps."
 )
 METHOD, RIVAL, FEWER, SHAM = "soap", "adamw", "soap, four fifths of the steps", "soap, random bases"
+SEEDS = range(10, 20)
+"""A first run, on seeds 0 to 9, searched 0.01, 0.02, 0.04 and 0.08 and held by 0.25 and 0.10. AdamW took 0.02 and came
+to 2.95, where pilots at 0.03 had 2.86: so this run searches more finely, for all, on fresh seeds, bars unchanged."""
 SHARE = 0.8
 LONGEST = 200
 """Below the 256 bytes of the vocabulary, above the models' other sides."""
@@ -64,7 +67,7 @@ class Fewer(Model):
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
     smoke = budget == "smoke"
-    rates = (2e-2,) if smoke else (1e-2, 2e-2, 4e-2, 8e-2)
+    rates = (2e-2,) if smoke else (1e-2, 1.5e-2, 2e-2, 3e-2, 4e-2, 6e-2, 8e-2)
     tokens, parameters, batch = {
         "smoke": (2_560, 40_000, 4),
         "cpu": (819_200, 60_000, 32),
@@ -82,7 +85,7 @@ def design(budget: Budget, corpora: Path) -> Design:
             Model("attention", rates=rates, optimizer=Random, name=SHAM),
         ],
         events=[Event(text, tokens, parameters, batch)],
-        seeds=2 if smoke else 10,
+        seeds=2 if smoke else SEEDS,
         bars=[Bar("text", METHOD, RIVAL, by=0.05), Bar("text", FEWER, RIVAL)],
         shams=[Bar("text", METHOD, SHAM)],
         meter="turned",
