@@ -9,6 +9,7 @@ import torch
 from _command import ENVIRONMENT, Answer, load, write_notes
 
 from paceline.cli.train import run
+from paceline.core.errors import PacelineError
 from paceline.core.tolerances import close
 from paceline.lm.checkpoint import load_model
 
@@ -51,6 +52,55 @@ def test_two_processes_save_one_model_and_print_one_line(kind: str, one: Path) -
     assert mine["curve"][0][0] == theirs["curve"][0][0] == 320
     assert close(torch.tensor(mine["curve"]), torch.tensor(theirs["curve"]), torch.float32)
     assert mine["ledger"]["tokens"] == theirs["ledger"]["tokens"] == 2560
+
+
+def test_windows_are_cut_up_and_one_model_comes_of_it(one: Path) -> None:
+    common = ("train", "lightning", "--text", "notes.txt", "--params", "6000", "--batch", "1", *SHORT)
+    answer = torchrun(*common, "--out", "parts", "--parallel", "sequence", cwd=one)
+    assert (answer.code, answer.err) == (0, ""), answer.err
+    assert "Each of 2 processes holds 32 of the 64 tokens" in answer.out and answer.out.count("Use it:") == 1
+    run(
+        "lightning",
+        one / "whole",
+        [str(one / "notes.txt")],
+        None,
+        2560,
+        6000,
+        2,
+        64,
+        1,
+        3e-3,
+        "swiglu",
+        0,
+        False,
+        "ddp",
+    )
+    mine, theirs = (load_model(one / name)[0].state_dict() for name in ("parts", "whole"))
+    for name, tensor in theirs.items():
+        assert close(mine[name], tensor, tensor.dtype, least=0.1), name
+
+
+@pytest.mark.parametrize(
+    ("mixer", "more", "said"),
+    [
+        ("seqboat", (), "A sequence cannot be divided through SeqBoat"),
+        ("lightning", ("--length", "63"), "63"),
+        ("lightning", ("--objective", "ul2"), "leave --objective out"),
+    ],
+)
+def test_what_cannot_be_cut_up_is_refused_before_anything_is_written(
+    mixer: str, more: tuple[str, ...], said: str, one: Path
+) -> None:
+    answer = torchrun(
+        "train", mixer, "--text", "notes.txt", *SHORT, *more, "--out", "none", "--parallel", "sequence", cwd=one
+    )
+    lines = [line for line in answer.err.splitlines() if line.startswith("paceline:")]
+    assert answer.code != 0 and len(lines) == 1 and said in lines[0] and not (one / "none").exists(), answer.err
+
+
+def test_one_process_cannot_cut_up_windows(one: Path) -> None:
+    with pytest.raises(PacelineError, match="for several processes"):
+        run("lightning", one / "no", ["notes.txt"], None, 2560, 6000, 2, 64, 1, 3e-3, "swiglu", 0, False, "sequence")
 
 
 def test_what_is_refused_is_said_once(one: Path) -> None:

@@ -197,7 +197,9 @@ def train_command(
     feed_forward: FeedForwardOption = "swiglu",
     seed: Annotated[int, typer.Option(help="Of the initialisation and the data order.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")] = False,
-    parallel: Annotated[str, typer.Option(help="Under torchrun: ddp, or fsdp for a model that is cut up.")] = "ddp",
+    parallel: Annotated[
+        str, typer.Option(help="Under torchrun: ddp, fsdp for a model that is cut up, sequence for windows that are.")
+    ] = "ddp",
     tokenizer: Annotated[
         str | None, typer.Option(help="Read a model's tokens instead of bytes: its folder, or smollm2.")
     ] = None,

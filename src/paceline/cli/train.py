@@ -21,13 +21,15 @@ from paceline.data._contract import Task
 from paceline.data.text import Text
 from paceline.data.token_text import TokenText, vocabulary
 from paceline.lm.checkpoint import load_model, save_model
-from paceline.lm.config import DEEPEST, build, check_length, fit
+from paceline.lm.config import DEEPEST, Config, build, check_length, fit
 from paceline.lm.denoising import Denoising, objective_of
-from paceline.lm.distributed import join
+from paceline.lm.distributed import Replicated, World, join
 from paceline.lm.evaluate import evaluate
 from paceline.lm.siblings import copy_tokenizer, known_or_folder
 from paceline.lm.train import Recipe, train
 
+SEQUENCE = "sequence"
+"""Of --parallel: each process has a part of every sequence."""
 LAYERS, BYTES, TOKENS = 2, 360_000, 7_000_000
 """Layers, and parameters of a model that reads bytes or tokens, where none are asked for."""
 
@@ -55,7 +57,8 @@ def run(
 
     Under torchrun, every process trains, and the first one alone does everything else.
     """
-    with join(parallel) as world, ExitStack() as held:
+    with join("ddp" if parallel == SEQUENCE else parallel) as met, ExitStack() as held:
+        world = met if parallel != SEQUENCE else _lengthwise(met, length, objective)
         console = Console(quiet=not world.first)
         check_numbers(tokens=tokens, params=params, layers=layers, length=length, batch=batch)
         if layers is not None and layers > DEEPEST:
@@ -76,6 +79,13 @@ def run(
         plan = [mixer] * (layers or LAYERS)
         config = start[1] if start else fit(plan, size, params or usual, named, feed_forward=feed_forward)
         check_length(config, length)
+        if parallel == SEQUENCE:
+            _check_divides(config, world)
+            console.print(
+                f"Each of {world.size} processes holds {length // world.size:,} of the {length:,} tokens of a window; "
+                f"paceline plan --length {length} --devices {world.size} tells what the messages should cost.",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
 
         def prepare() -> str:
             if out.exists() and not out.is_dir():
@@ -140,6 +150,35 @@ def run(
             f"generate {out} --prompt 'The '" if named != Denoising.name else f"infill {out} --left 'The ' --right '.'"
         )
         console.print(f"Use it: paceline {use}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _lengthwise(met: World, length: int, objective: str | None) -> World:
+    """The same processes, which divide sequences instead of batches.
+
+    Raises:
+        PacelineError: this is the only process, the length does not divide, or more than the next token is asked for.
+    """
+    from paceline.lm.sequence import Lengthwise
+
+    if not isinstance(met, Replicated):
+        raise PacelineError(
+            "--parallel sequence is for several processes: start them by `torchrun --nproc-per-node 2 -m paceline "
+            "train ...`, or leave it out."
+        )
+    if objective is not None:
+        raise PacelineError("--parallel sequence divides what predicts the next token alone: leave --objective out.")
+    world = Lengthwise(met.rank, met.size, met.device)
+    world.link.part(torch.empty(1, length, device="meta"))
+    return world
+
+
+def _check_divides(config: Config, world: World) -> None:
+    """Refuse a model that cannot read a part of a sequence, before anything is written."""
+    from paceline.lm.sequence import Lengthwise, shard_sequence
+
+    assert isinstance(world, Lengthwise)
+    with torch.device("meta"):
+        shard_sequence(build(config), world.link)
 
 
 def _reads(tokenizer: str | None, start: Path | None, task: str | None) -> Path | None:

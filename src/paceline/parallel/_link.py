@@ -16,6 +16,9 @@ from torch import Tensor, distributed
 from paceline.core.errors import PacelineError
 
 GATHER, SEND, RECEIVE = "gather", "send", "receive"
+_gather: Any = (
+    getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+)  # before torch 2.13
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Link:
             return
         device = torch.device("cuda") if distributed.get_backend(self.group) == "nccl" else torch.device("cpu")
         mine, all_ = (torch.full((n,), length, device=device) for n in (1, self.size))
-        work = distributed.all_gather_into_tensor(all_, mine, self.group, async_op=True)
+        work = _gather(all_, mine, self.group, async_op=True)
         if len(set(found := Pending(self, [work], all_).wait().tolist())) > 1:
             raise PacelineError(
                 f"The processes hold parts of {', '.join(map(str, found))} tokens: pad the sequence so that all hold "
@@ -108,7 +111,7 @@ class Link:
             return Pending(self, [], x.unsqueeze(0))
         all_ = x.new_empty(self.size, *x.shape)
         with self._watched():
-            work = distributed.all_gather_into_tensor(all_.view(-1), x.view(-1), self.group, async_op=True)
+            work = _gather(all_.view(-1), x.view(-1), self.group, async_op=True)
         self._send(GATHER, -1, (self.size - 1) * x.nbytes)
         return Pending(self, [work], all_, (x,))
 
