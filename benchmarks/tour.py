@@ -6,6 +6,7 @@ Writes results/bench/tour.json, where lines that were not run again keep what th
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -32,6 +33,8 @@ def main(wanted: list[str]) -> None:
     for family, command in lines().items():
         if wanted and family not in wanted:
             continue
+        if out := re.search(r"--out (runs/tour/\w+)", command):
+            shutil.rmtree(ROOT / out[1], ignore_errors=True)  # else a race that is finished would only be shown
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", *shlex.split(command)], cwd=ROOT, capture_output=True, text=True, check=False
@@ -41,7 +44,7 @@ def main(wanted: list[str]) -> None:
         if done.returncode:
             print(done.stdout[-2_000:], done.stderr[-2_000:])
         stored["lines"][family] = {"command": command, "seconds": seconds, "exit": done.returncode}
-    write_json(STORED, {**stored, "environment": environment()})
+        write_json(STORED, {**stored, "environment": environment()})
 
 
 if __name__ == "__main__":
