@@ -33,8 +33,8 @@ def main(wanted: list[str]) -> None:
     for family, command in lines().items():
         if wanted and family not in wanted:
             continue
-        if out := re.search(r"--out (runs/tour/\w+)", command):
-            shutil.rmtree(ROOT / out[1], ignore_errors=True)  # else a race that is finished would only be shown
+        for made in re.findall(r"--(?:out|keep) (runs/tour/\w+)", command):
+            shutil.rmtree(ROOT / made, ignore_errors=True)  # else a race that is finished would only be shown
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", *shlex.split(command)], cwd=ROOT, capture_output=True, text=True, check=False
