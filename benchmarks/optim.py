@@ -7,7 +7,7 @@ are means over whole periods of refreshing a basis:
 - adamw: `torch.optim.AdamW` as it comes, one operation at a time.
 The parameters are one layer of a decoder of 256 or 576 features, its matrices alone. Also told: how far apart ours and
 the library's stand after the same steps, as a share of the way they went. Written to results/bench/optim.json; with
-`--quick` only shown. Three minutes on two cores.
+`--quick` only shown. More than five minutes on two cores.
 """
 
 import argparse
