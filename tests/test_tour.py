@@ -30,7 +30,7 @@ def test_each_line_was_run_as_it_stands_within_three_minutes(family: str) -> Non
     assert stored["command"] == LINES[family] and stored["exit"] == 0 and stored["seconds"] < LONGEST
 
 
-@pytest.mark.parametrize("family", LINES)
-def test_the_files_that_a_line_names_are_there(family: str) -> None:
-    named = [word.split(":")[0] for word in shlex.split(LINES[family]) if word.startswith("docs/")]
-    assert all((ROOT / name).is_file() for name in named)
+def test_the_files_that_the_lines_name_are_there() -> None:
+    words = [word.split(":")[0] for line in LINES.values() for word in shlex.split(line)]
+    named = [word for word in words if word.startswith("docs/")]
+    assert len(named) >= 4 and all((ROOT / name).is_file() for name in named)

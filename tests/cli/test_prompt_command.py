@@ -49,6 +49,11 @@ def test_the_answer_is_printed(graph, capsys, tmp_path):
     assert out.startswith("SO IT") and "\x1b[31" not in out + err and "first.text: SO IT" in err
 
 
+def test_brackets_in_a_name_are_no_markup(graph, capsys):
+    run(graph, "m[/b]", ["question=it is"], None, None, False, False, False)
+    assert capsys.readouterr().out.startswith("SO IT")
+
+
 def test_the_record_tells_what_it_took(graph, capsys):
     told(graph, "question=it = is", as_json=True)
     record = json.loads(capsys.readouterr().out)

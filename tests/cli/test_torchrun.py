@@ -85,6 +85,7 @@ def test_windows_are_cut_up_and_one_model_comes_of_it(one: Path) -> None:
     [
         ("seqboat", (), "A sequence cannot be divided through SeqBoat"),
         ("lightning", ("--length", "63"), "63"),
+        ("lightning", ("--length", "-2"), "--length"),
         ("lightning", ("--objective", "ul2"), "leave --objective out"),
     ],
 )
@@ -101,6 +102,11 @@ def test_what_cannot_be_cut_up_is_refused_before_anything_is_written(
 def test_one_process_cannot_cut_up_windows(one: Path) -> None:
     with pytest.raises(PacelineError, match="for several processes"):
         run("lightning", one / "no", ["notes.txt"], None, 2560, 6000, 2, 64, 1, 3e-3, "swiglu", 0, False, "sequence")
+
+
+def test_another_word_is_told_all_three(one: Path) -> None:
+    with pytest.raises(PacelineError, match="ddp, fsdp or sequence, not 'tensor'"):
+        run("lightning", one / "no", ["notes.txt"], None, 2560, 6000, 2, 64, 1, 3e-3, "swiglu", 0, False, "tensor")
 
 
 def test_what_is_refused_is_said_once(one: Path) -> None:

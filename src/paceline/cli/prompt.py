@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from paceline.cli.race import check_numbers, run_and_show
 from paceline.core.errors import PacelineError
@@ -52,7 +53,7 @@ def run(
     counted = Counted(text_model(model, chat=True if chat else None), budget)
     errors = Console(stderr=True, highlight=False)
     try:
-        asking = f"{shorten(visible(name), 60)} asks {shorten(visible(model), 60)}"
+        asking = escape(f"{shorten(visible(name), 60)} asks {shorten(visible(model), 60)}")
         with errors.status(asking) as status:
             counted.told = lambda calls, tokens: status.update(f"{asking}: {calls} calls, {tokens:,} tokens")
             made.prepare(lambda done, of, loss: status.update(f"learning: {done} of {of}, loss {loss:.3f}"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
@@ -53,7 +54,8 @@ def run(folder: Path, query: str, how: str, model: str | None, k: int, as_json: 
     retriever = _retriever(spec, model or MODEL)
     with _watched(retriever, len(library.passages), console):
         _index(retriever, spec, folder, library)
-    with console.status(f"{model or MODEL} writes documents") if spec.name == "hyde" else console.status("searching"):
+    doing = f"{escape(model or MODEL)} writes documents" if spec.name == "hyde" else "searching"
+    with console.status(doing):
         hits = retriever.search([query], k)
     _print(library.passages, hits, spec, query, as_json)
 

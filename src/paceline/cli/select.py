@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor
 
 from paceline.core.discovery import find, part
@@ -175,7 +176,7 @@ def _losses(
         if short:
             raise PacelineError(f"'{short:.200}' is one token to {opened.name}: leave it out, its loss cannot be told.")
         read.append(ids)
-        with console.status(f"reading {len(pool):,} documents with {opened.name}"):
+        with console.status(f"reading {len(pool):,} documents with {escape(opened.name)}"):
             small = isinstance(opened.words, Bytes)
             sides.append(losses_of(opened.lm, ids, LENGTH if small else 256, 32 if small else AT_ONCE))
     return Losses(*sides)

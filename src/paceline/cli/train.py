@@ -57,8 +57,10 @@ def run(
 
     Under torchrun, every process trains, and the first one alone does everything else.
     """
+    if parallel not in ("ddp", "fsdp", SEQUENCE):
+        raise PacelineError(f"--parallel must be ddp, fsdp or sequence, not {parallel!r}.")
     with join("ddp" if parallel == SEQUENCE else parallel) as met, ExitStack() as held:
-        world = met if parallel != SEQUENCE else _lengthwise(met, length, objective)
+        world = met if parallel != SEQUENCE else _lengthwise(met, objective)
         console = Console(quiet=not world.first)
         check_numbers(tokens=tokens, params=params, layers=layers, length=length, batch=batch)
         if layers is not None and layers > DEEPEST:
@@ -80,7 +82,7 @@ def run(
         config = start[1] if start else fit(plan, size, params or usual, named, feed_forward=feed_forward)
         check_length(config, length)
         if parallel == SEQUENCE:
-            _check_divides(config, world)
+            _check_divides(config, length, world)
             console.print(
                 f"Each of {world.size} processes holds {length // world.size:,} of the {length:,} tokens of a window; "
                 f"paceline plan --length {length} --devices {world.size} tells what the messages should cost.",
@@ -152,11 +154,11 @@ def run(
         console.print(f"Use it: paceline {use}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _lengthwise(met: World, length: int, objective: str | None) -> World:
+def _lengthwise(met: World, objective: str | None) -> World:
     """The same processes, which divide sequences instead of batches.
 
     Raises:
-        PacelineError: this is the only process, the length does not divide, or more than the next token is asked for.
+        PacelineError: this is the only process, or more than the next token is asked for.
     """
     from paceline.lm.sequence import Lengthwise
 
@@ -167,17 +169,16 @@ def _lengthwise(met: World, length: int, objective: str | None) -> World:
         )
     if objective is not None:
         raise PacelineError("--parallel sequence divides what predicts the next token alone: leave --objective out.")
-    world = Lengthwise(met.rank, met.size, met.device)
-    world.link.part(torch.empty(1, length, device="meta"))
-    return world
+    return Lengthwise(met.rank, met.size, met.device)
 
 
-def _check_divides(config: Config, world: World) -> None:
-    """Refuse a model that cannot read a part of a sequence, before anything is written."""
+def _check_divides(config: Config, length: int, world: World) -> None:
+    """Refuse a length that does not divide, or a model that cannot read a part, before anything is written."""
     from paceline.lm.sequence import Lengthwise, shard_sequence
 
     assert isinstance(world, Lengthwise)
     with torch.device("meta"):
+        world.link.part(torch.empty(1, length))
         shard_sequence(build(config), world.link)
 
 

@@ -16,9 +16,8 @@ from torch import Tensor, distributed
 from paceline.core.errors import PacelineError
 
 GATHER, SEND, RECEIVE = "gather", "send", "receive"
-_gather: Any = (
-    getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
-)  # before torch 2.13
+# all_gather_into_tensor is its name before torch 2.13
+_gather: Any = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
 
 
 @dataclass(frozen=True)
