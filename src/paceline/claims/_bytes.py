@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from paceline.claims._pretrained import TINY, load
-from paceline.claims._untrained import Untrained
 from paceline.core.errors import PacelineError
 from paceline.core.seeds import derive
 from paceline.core.state import State
 from paceline.data._corpus import default_documents
+from paceline.data._untrained import Untrained
 from paceline.lm.huggingface.llama import Llama
 from paceline.lm.open import open_lm
 from paceline.tokens._contract import ByteView

@@ -17,16 +17,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from paceline.claims._pretrained import TINY
 from paceline.core.errors import PacelineError
 from paceline.core.ledger import Ledger
 from paceline.core.seeds import derive
 from paceline.core.state import LM
-from paceline.data._contract import Batch, Task
 from paceline.data._corpus import open_corpus
+from paceline.data._untrained import Untrained
 from paceline.decode._contract import PIECE, Counts, Strategy
 from paceline.decode._generate import generate
 from paceline.lm.pretrained import pretrained
@@ -48,7 +46,7 @@ class Excerpt:
     """What follows it."""
 
 
-class Continuing(Task):
+class Continuing(Untrained):
     """Continue excerpts that begin with a line; a seed draws them.
 
     Args:
@@ -93,14 +91,6 @@ class Continuing(Task):
             text = self._document(text, draws)
         return [self._excerpt(text, draws) for _ in range(self.items)]
 
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Nothing is trained."""
-        raise NotImplementedError
-
-    def evaluation(self) -> Batch:
-        """A seed draws what is measured on."""
-        raise NotImplementedError
-
     def describe(self) -> str:
         """See `Task.describe`."""
         source = "one document" if self.one_document else "documents"
@@ -109,10 +99,6 @@ class Continuing(Task):
             f"Continue {self.items} excerpts of {self.prompted} tokens of {self.model} by {self.length} "
             f"({self.side} side, {source} a seed, digest {digest})."
         )
-
-    def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """Never asked: there are no gates here."""
-        raise NotImplementedError
 
     @property
     def _span(self) -> int:

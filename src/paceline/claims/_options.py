@@ -20,14 +20,14 @@ from itertools import combinations, permutations
 from statistics import fmean
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from paceline.claims._retrieval import open_tiny_or
 from paceline.core.ledger import Ledger
 from paceline.core.seeds import derive
 from paceline.core.state import LM
-from paceline.data._contract import Batch, Task
+from paceline.data._untrained import Untrained
 from paceline.race.contestant import Job, Outcome, Report
 
 KINDS = {
@@ -58,7 +58,7 @@ Mark = Callable[[Sequence[int], Sequence[Sequence[int]], Sequence[int]], list[in
 """A prompt's tokens from those of what stands before the options, of each option, and of what follows."""
 
 
-class Options(Task):
+class Options(Untrained):
     """Multiple choice, the options in every order.
 
     Args:
@@ -88,14 +88,6 @@ class Options(Task):
             found.append(Choice(f"Which of these is {kind}?\n", f"Answer: the one that is {kind} is", words))
         return found
 
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Nothing is trained."""
-        raise NotImplementedError
-
-    def evaluation(self) -> Batch:
-        """Each seed has questions of its own."""
-        raise NotImplementedError
-
     def describe(self) -> str:
         """See `Task.describe`."""
         words = sum(map(len, KINDS.values()))
@@ -103,10 +95,6 @@ class Options(Task):
             f"Choose the right one of {OPTIONS} words in all orders, {self.items} questions a seed, made of {words} "
             f"words of {len(KINDS)} kinds, with {self.model}."
         )
-
-    def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """Never asked: there are no gates here."""
-        raise NotImplementedError
 
 
 @torch.no_grad()

@@ -15,15 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from paceline.claims._pretrained import TINY, load
 from paceline.core.errors import PacelineError
 from paceline.core.seeds import derive
-from paceline.data._contract import Batch, Task
 from paceline.data._corpus import default_documents
+from paceline.data._untrained import Untrained
 from paceline.lm.huggingface.llama import Llama
 from paceline.lm.open import Bytes, Opened, open_lm
 
@@ -59,7 +55,7 @@ class Item:
     """How the haystack goes on."""
 
 
-class Haystacks(Task):
+class Haystacks(Untrained):
     """Questions about facts that are hidden in long texts.
 
     Args:
@@ -131,14 +127,6 @@ class Haystacks(Task):
             )
         return ids[:tokens]
 
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Nothing is trained."""
-        raise NotImplementedError
-
-    def evaluation(self) -> Batch:
-        """Each seed has haystacks of its own."""
-        raise NotImplementedError
-
     def describe(self) -> str:
         """See `Task.describe`."""
         lengths = ", ".join(f"{length:,}" for length in self.lengths)
@@ -146,10 +134,6 @@ class Haystacks(Task):
             f"Answer {self.items} of a pass key, a needle and one of {KEYS} numbers, hidden in {lengths} tokens of "
             f"{self.model} by seed, from the texts of Python {platform.python_version()}; then {self.text} more tokens."
         )
-
-    def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """Never asked: there are no gates here."""
-        raise NotImplementedError
 
 
 def open_tiny_or(model: str) -> Opened:

@@ -20,10 +20,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from paceline.claims._untrained import Untrained
 from paceline.core.errors import PacelineError
 from paceline.core.files import write_json
 from paceline.core.packaged import packaged
+from paceline.data._untrained import Untrained
 from paceline.lm.open import Opened
 
 WORDS, LEAST = 60, 12

@@ -21,6 +21,7 @@ from paceline.decode._generate import Past, check_prompt, generate
 from paceline.decode.greedy import Greedy
 from paceline.lm.endpoint import KEY, Endpoint
 from paceline.lm.open import Opened, open_lm
+from paceline.lm.padded import lots
 from paceline.lm.quick import quicken
 from paceline.lm.written import TextModel, Written
 
@@ -152,7 +153,7 @@ class OpenedText:
     def _costs(self, tails: Sequence[Sequence[int]], state: State) -> list[float]:
         """Nats of all but the first token of each, padded behind, where nothing looks."""
         costs = [math.nan] * len(tails)
-        for rows in _lots([len(tail) - 1 for tail in tails]):
+        for rows in lots([len(tail) - 1 for tail in tails], ROOM):
             longest = max(len(tails[row]) for row in rows) - 1
             read = [[*tails[row][:-1], *[0] * (longest + 1 - len(tails[row]))] for row in rows]
             forked = state.select(torch.zeros(len(rows), dtype=torch.long))
@@ -193,17 +194,6 @@ def _tokenizer(opened: Opened) -> Any:
 def _common(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all begin with."""
     return next((i for i, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1), min(map(len, rows)))
-
-
-def _lots(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows of like lengths, so many that they fit into `ROOM` when padded."""
-    lot: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if lot and lengths[row] * (len(lot) + 1) > ROOM:
-            yield lot
-            lot = []
-        lot.append(row)
-    yield lot
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from paceline.core.seeds import derive
 from paceline.lm.adapted import ready
 from paceline.lm.decoder import Decoder
 from paceline.lm.open import Words, open_lm
+from paceline.lm.padded import lots
 from paceline.prompt._contract import Progress
 
 START = "\n"
@@ -172,7 +173,7 @@ class Bank:
         cells.sort(key=lambda cell: (len(ids[cell[0]]), cell[1]))  # of like lengths, and of one adapter
         found = torch.empty(len(texts), len(self) + 1)
         zeros = [torch.zeros(tensor.shape) for tensor in self._kept[0]]
-        for lot in _lots([len(ids[row]) for row, _ in cells]):
+        for lot in lots([len(ids[row]) for row, _ in cells], ROOM):
             rows = [cells[i] for i in lot]
             chosen = [self._kept.get(number, zeros) for _, number in rows]
             costs = self._losses([torch.stack(tensors) for tensors in zip(*chosen, strict=True)],
@@ -190,7 +191,7 @@ class Bank:
         for steps in sorted({self._length(number) for number in missing}):
             same = [number for number in order if self._length(number) == steps]
             longest = [max(len(self.scorer.ids(text, self.longest)) for text in self.groups[n]) for n in same]
-            yield from ([same[i] for i in lot] for lot in _lots(longest))
+            yield from ([same[i] for i in lot] for lot in lots(longest, ROOM))
 
     def _length(self, number: int) -> int:
         return max(self.steps, len(self.groups[number]))
@@ -288,15 +289,3 @@ def _updated(a: Tensor, b: Tensor, scale: float, module: nn.Module, inputs: tupl
     rows = x.reshape(len(a), -1, x.shape[-1])
     update: Tensor = torch.bmm(torch.bmm(rows, a.transpose(1, 2)), b.transpose(1, 2))
     return made + scale * update.view_as(made)
-
-
-def _lots(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Rows of like lengths, so many that they fit into `ROOM` when padded."""
-    lot: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if lot and lengths[row] * (len(lot) + 1) > ROOM:
-            yield lot
-            lot = []
-        lot.append(row)
-    if lot:
-        yield lot

@@ -20,15 +20,13 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from paceline.core.discovery import find, methods, part
 from paceline.core.errors import PacelineError
 from paceline.core.ledger import Ledger
 from paceline.core.seeds import derive
 from paceline.core.spec import check, parse
-from paceline.data._contract import Batch, Task
+from paceline.data._untrained import Untrained
 from paceline.lm.text_model import text_model
 from paceline.prompt._contract import Answer, Budget, Counted, Pipeline
 from paceline.race.contestant import Contestant, Event, Job, Outcome, Report
@@ -42,7 +40,7 @@ class Question:
     answers: tuple[str, ...]
 
 
-class Questions(Task):
+class Questions(Untrained):
     """Questions with answers, some drawn by the seed, for a given model.
 
     Args:
@@ -84,18 +82,6 @@ class Questions(Task):
             f"Answer {self.items} of {len(self.questions)} questions (digest {digest}) with {self.model}{within}; "
             "a seed draws them."
         )
-
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Nothing is trained."""
-        raise NotImplementedError
-
-    def evaluation(self) -> Batch:
-        """Questions are texts, whose tokens are the model's matter."""
-        raise NotImplementedError
-
-    def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """Never asked: there are no gates here."""
-        raise NotImplementedError
 
 
 class Prompted(Contestant):

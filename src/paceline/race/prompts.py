@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from paceline.core.errors import PacelineError
 from paceline.core.seeds import derive
-from paceline.data._contract import Batch, Task
+from paceline.data._untrained import Untrained
 
 
-class Texts(Task):
+class Texts(Untrained):
     """Some of the texts, drawn by the seed, for a given model. Their tokens are the model's matter.
 
     Args:
@@ -48,18 +46,6 @@ class Texts(Task):
         """Which texts, for `describe`."""
         digest = hashlib.sha256(json.dumps(self.texts).encode()).hexdigest()[:8]
         return f"{self.items} of {len(self.texts)} prompts (digest {digest})"
-
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Nothing is trained."""
-        raise NotImplementedError
-
-    def evaluation(self) -> Batch:
-        """Prompts are texts, whose tokens are the model's matter."""
-        raise NotImplementedError
-
-    def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """Never asked: there are no gates here."""
-        raise NotImplementedError
 
 
 class Prompts(Texts):

@@ -4,8 +4,8 @@ import random
 from dataclasses import replace
 
 from paceline.claims._pretrained import TINY
-from paceline.claims._untrained import Untrained
 from paceline.core.seeds import derive
+from paceline.data._untrained import Untrained
 from paceline.evaluate._contract import Item, Words, fill
 from paceline.evaluate.latent_list import LatentList, _idle
 

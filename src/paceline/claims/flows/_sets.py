@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from paceline.claims._untrained import Untrained
 from paceline.core.seeds import derive
 from paceline.data._speech import Recipe, speech
+from paceline.data._untrained import Untrained
 from paceline.data.keywords import HELDOUT, TRAIN, WORDS
 from paceline.lm.field import MixerField
 

@@ -25,7 +25,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,7 +39,7 @@ from paceline.claims._search import once
 from paceline.core.ledger import Ledger
 from paceline.core.seeds import derive
 from paceline.core.tolerances import close
-from paceline.data._contract import Batch, Task
+from paceline.data._untrained import Untrained
 from paceline.lm.adapted import Foreign
 from paceline.lm.config import Config, build
 from paceline.lm.open import Bytes
@@ -87,7 +86,7 @@ class Item:
     task: str
 
 
-class Mixed(Task):
+class Mixed(Untrained):
     """Four tasks about the same people, things, places and days.
 
     Args:
@@ -120,18 +119,6 @@ class Mixed(Task):
             f"Answer {self.items} questions of {len(TASKS)} tasks after one of {SHOWN * len(TASKS)} demonstrations "
             "that mix them."
         )
-
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Nothing is trained but adapters on demonstrations."""
-        raise NotImplementedError
-
-    def evaluation(self) -> Batch:
-        """Each seed has demonstrations and questions of its own."""
-        raise NotImplementedError
-
-    def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """Never asked: there are no gates here."""
-        raise NotImplementedError
 
 
 def _item(task: str, draw: random.Random) -> Item:

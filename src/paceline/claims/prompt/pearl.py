@@ -28,10 +28,6 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from paceline.claims._contract import Bar, Budget, Design
 from paceline.claims._measured import Measured
 from paceline.claims._pretrained import TINY
@@ -39,7 +35,7 @@ from paceline.claims._retrieval import open_tiny_or
 from paceline.core.errors import PacelineError
 from paceline.core.ledger import Ledger
 from paceline.core.seeds import derive
-from paceline.data._contract import Batch, Task
+from paceline.data._untrained import Untrained
 from paceline.lm.text_model import OpenedText
 from paceline.prompt._contract import Counted, Written
 from paceline.prompt.pearl import Action, Pearl, quoted, read_plan
@@ -144,7 +140,7 @@ class Item:
     asked: list[Person]
 
 
-class Stories(Task):
+class Stories(Untrained):
     """Questions that two sentences of a story answer together.
 
     Args:
@@ -183,18 +179,6 @@ class Stories(Task):
             f"Answer {self.items} questions, each by two sentences of a story on {self.people} people with "
             f"{self.filler} other sentences."
         )
-
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Nothing is trained."""
-        raise NotImplementedError
-
-    def evaluation(self) -> Batch:
-        """Each seed has a story of its own."""
-        raise NotImplementedError
-
-    def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """Never asked: there are no gates here."""
-        raise NotImplementedError
 
 
 def plan(how: str, things: Sequence[str]) -> str:

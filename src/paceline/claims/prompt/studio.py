@@ -27,10 +27,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from paceline.claims._contract import Bar, Budget, Design
 from paceline.claims._measured import Measured
 from paceline.claims._pretrained import TINY
@@ -38,7 +34,7 @@ from paceline.claims._retrieval import open_tiny_or
 from paceline.core.errors import PacelineError
 from paceline.core.ledger import Ledger
 from paceline.core.seeds import derive
-from paceline.data._contract import Batch, Task
+from paceline.data._untrained import Untrained
 from paceline.lm.text_model import OpenedText
 from paceline.prompt._components import ask, join, retrieve
 from paceline.prompt._contract import Counted, Written
@@ -91,7 +87,7 @@ class Item:
     asked: list[tuple[str, str, str]]
 
 
-class People(Task):
+class People(Untrained):
     """Questions about notes on people.
 
     Args:
@@ -134,18 +130,6 @@ class People(Task):
         return (
             f"Answer {self.items} questions about notes on {self.people} people, {'spoken' if speaks() else 'typed'}."
         )
-
-    def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """Nothing is trained."""
-        raise NotImplementedError
-
-    def evaluation(self) -> Batch:
-        """Each seed has people of its own."""
-        raise NotImplementedError
-
-    def show(self, ids: Int[Tensor, " t"]) -> list[str]:
-        """Never asked: there are no gates here."""
-        raise NotImplementedError
 
 
 def speaks() -> bool:
