@@ -17,10 +17,9 @@ def kernels() -> Any:
     """The compiled loops, or None where numba or its threads are not there."""
     threads = torch.get_num_threads()
     try:
-        found = importlib.import_module("paceline.compress._rows_numba")
-        for rows, kernel in ((1, found.one), (4, found.four)):  # compiles, and finds a threading layer
-            for weights in (torch.ones(2, 8), torch.ones(2, 8, dtype=torch.int8)):
-                kernel(torch.ones(rows, 8).numpy(), weights.numpy(), torch.ones(2).numpy(), torch.ones(rows, 2).numpy())
+        found = importlib.import_module("paceline.core.step_numba")
+        for weights in (torch.ones(2, 8), torch.ones(2, 8, dtype=torch.int8)):  # compiles, and finds a threading layer
+            found.product(torch.ones(1, 8).numpy(), weights.numpy(), torch.ones(2).numpy(), torch.ones(1, 2).numpy())
     except (ImportError, ValueError):
         return None
     finally:
@@ -52,6 +51,5 @@ def few_rows(x: Float[Tensor, "r i"], weights: Tensor, scales: Float[Tensor, " o
     if rows > 1 and rows % 4:
         x = torch.cat((x, x.new_zeros(4 - rows % 4, x.shape[1])))
     out = x.new_empty(len(x), len(weights))
-    kernel = loops.one if rows == 1 else loops.four
-    kernel(x.detach().contiguous().numpy(), weights.numpy(), scales.numpy(), out.numpy())
+    loops.product(x.detach().contiguous().numpy(), weights.numpy(), scales.numpy(), out.numpy())
     return out[:rows]

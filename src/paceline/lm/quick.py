@@ -100,11 +100,11 @@ class QuickLlama(Llama):
         t = len(rows)
         heads = self.heads * self.width
         layer: Any = self.layers[0]
-        hidden = len(layer.gate_up.packed) // 2
+        both = len(layer.gate_up.packed)
         sizes = (
-            (t, rows.shape[1]), (t, heads + 2 * self.groups * self.width), (t, heads),
-            (t, hidden), (t, rows.shape[1]), (pieces, t, share, span),
-            (pieces, t, share), (pieces, t, share), (pieces, t, share, self.width),
+            (t, rows.shape[1]), (t, heads + 2 * self.groups * self.width), (t, heads), (t, both), (t, both // 2),
+            (t, rows.shape[1]), (pieces, t, share, span), (pieces, t, share), (pieces, t, share),
+            (pieces, t, share, self.width),
         )  # fmt: skip
         return (splits, *(rows.new_empty(size).numpy() for size in sizes))
 
@@ -117,29 +117,25 @@ class QuickLlama(Llama):
             return super()._layer(layer, x, memory, turn, place)
         steps.use_threads(torch.get_num_threads())
         tokens, alone = x.shape[1], x.shape[1] == 1
-        rows = x[0] if alone else functional.pad(x[0], (0, 0, 0, -tokens % 4))
-        before, after = (steps.before, steps.after) if alone else (steps.before_rows, steps.after_rows)
-
-        def array(t: Tensor) -> Any:
-            return t.view(-1).numpy() if alone else t.numpy()
-
+        padding = (0, 0, 0, 0 if alone else -tokens % 4)
+        rows = functional.pad(x[0], padding)
         normed, qkv = torch.empty_like(rows), rows.new_empty(len(rows), len(layer.qkv.packed))
-        cos, sin = (array(t.reshape(tokens, -1)) for t in turn)
+        cos, sin = (t.reshape(tokens, -1).numpy() for t in turn)
         turned = self.heads + self.groups
-        before(
-            array(rows), layer.norm_in.numpy(), self.eps, *_arrays(layer.qkv), cos, sin, turned, array(normed),
-            array(qkv),
+        steps.before(
+            rows.numpy(), layer.norm_in.numpy(), self.eps, *_arrays(layer.qkv), cos, sin, turned, normed.numpy(),
+            qkv.numpy(),
         )  # fmt: skip
         split = qkv[:tokens].view(1, tokens, -1, self.width).transpose(1, 2)
         q, k, v = split.split((self.heads, self.groups, self.groups), dim=1)
         quick = self.policy.attend_quickly(q, k, v, memory, place) if alone and place.mask is None else None
         heads, memory = self.policy.attend(q, k, v, memory, place) if quick is None else quick
-        heads = heads.transpose(1, 2).reshape(tokens, -1)
-        heads = heads if alone else functional.pad(heads, (0, 0, 0, -tokens % 4))
-        out, middle = torch.empty_like(rows), rows.new_empty(len(rows), len(layer.gate_up.packed) // 2)
-        after(
-            array(rows), array(heads), *_arrays(layer.o), layer.norm_mid.numpy(), self.eps, *_arrays(layer.gate_up),
-            *_arrays(layer.down), array(normed), array(middle), array(out),
+        heads = functional.pad(heads.transpose(1, 2).reshape(tokens, -1), padding)
+        out, both = torch.empty_like(rows), rows.new_empty(len(rows), len(layer.gate_up.packed))
+        middle = rows.new_empty(len(rows), both.shape[1] // 2)
+        steps.after(
+            rows.numpy(), heads.numpy(), *_arrays(layer.o), layer.norm_mid.numpy(), self.eps, *_arrays(layer.gate_up),
+            *_arrays(layer.down), normed.numpy(), both.numpy(), middle.numpy(), out.numpy(),
         )  # fmt: skip
         return out[None, :tokens], memory
 
@@ -162,7 +158,7 @@ def _arrays(linear: Any) -> tuple[Any, Any]:
 
 @cache
 def _steps() -> Any:
-    return None if kernels() is None else importlib.import_module("paceline.lm._step_numba")
+    return None if kernels() is None else importlib.import_module("paceline.core.step_numba")
 
 
 def quicken(lm: LM) -> LM:
