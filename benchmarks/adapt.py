@@ -9,15 +9,14 @@ only shown. Four minutes on two cores.
 
 import argparse
 import copy
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
+from timing import timed
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -75,14 +74,7 @@ def steps(layers: int, batch: int, length: int, repeats: int) -> dict[str, Any]:
         "peft": theirs(copy.deepcopy(base), ids),
         "full": ours(base, FullFinetuning(), ids),
     }
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            if repeat:  # the first is a warm-up
-                found[name].append(time.perf_counter() - began)
-    took = {name: median(values) for name, values in found.items()}
+    took = timed(runs, repeats)
     return {
         "layers": layers, "batch": batch, "length": length, **took,
         "peft / ours": took["peft"] / took["ours"], "full / ours": took["full"] / took["ours"],

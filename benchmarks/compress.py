@@ -10,15 +10,14 @@ torchao 0.18 has no 4-bit weights for processors: its formats say so, or ask for
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import read_rate, timed
 from torch import Tensor, nn
 
 from paceline.compress._packed import Inputs
@@ -31,13 +30,6 @@ STORED = Path(__file__).parents[1] / "results" / "bench" / "compress.json"
 SHAPES = ((576, 3072), (1536, 576), (4096, 4096), (4096, 14336))
 ROWS = (1, 4)
 GROUP = 32
-
-
-def seconds(run: Callable[[], object], calls: int) -> float:
-    began = time.perf_counter()
-    for _ in range(calls):
-        run()
-    return (time.perf_counter() - began) / calls
 
 
 def torch_int4(linear: nn.Linear, dtype: torch.dtype) -> Callable[[Tensor], Tensor] | None:
@@ -72,21 +64,9 @@ def measured(width: int, outputs: int, rows: int, repeats: int) -> dict[str, flo
         "torch int4, bfloat16": torch_int4(linear, torch.bfloat16),
     }
     calls = max(1, 20_000_000 // (width * outputs))
-    found: dict[str, list[float]] = {}
+    runs = {name: partial(rival, x) for name, rival in rivals.items() if rival is not None}
     with torch.no_grad():
-        for repeat in range(repeats + 1):
-            for name, rival in rivals.items():
-                if rival is not None:
-                    taken = seconds(partial(rival, x), calls)
-                    if repeat:
-                        found.setdefault(name, []).append(taken * 1e6)
-    return {name: median(values) for name, values in found.items()}
-
-
-def read_rate() -> float:
-    """Bytes a second of summing a large vector, the best of ten."""
-    vector = torch.randn(2**26)
-    return vector.nbytes / min(seconds(vector.sum, 1) for _ in range(10))
+        return {name: 1e6 * took for name, took in timed(runs, repeats, calls).items()}
 
 
 def main() -> None:

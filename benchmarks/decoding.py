@@ -21,12 +21,12 @@ from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import in_turn, read_rate, seconds
 
 from paceline.core.discovery import methods, part
 from paceline.core.files import write_atomic
@@ -53,31 +53,8 @@ POLICIES = (
 """The second Quest reads less than a tenth of the keys' and values' bytes."""
 
 
-def seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
-
-
-def in_turn(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """The median of what each run gives, a warm-up apart."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            value = run()
-            if repeat:
-                found[name].append(value)
-    return {name: median(values) for name, values in found.items()}
-
-
 def text() -> str:
     return "\n".join(document.content.decode(errors="ignore") for document in default_documents())
-
-
-def read_rate() -> float:
-    """Bytes a second of summing a large vector, the best of ten."""
-    vector = torch.randn(2**26)
-    return vector.nbytes / min(seconds(vector.sum) for _ in range(10))
 
 
 def rate(opened: Opened, decode: str, ids: list[int], tokens: int) -> float:

@@ -7,38 +7,19 @@ Written to results/bench/flows.json; with `--quick` only shown. A minute on two 
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
+from timing import timed
 
 from paceline.core.files import write_json
 from paceline.flows.ot_cfm import OTCFM
 from paceline.race.result import environment
 
 STORED = Path(__file__).parents[1] / "results" / "bench" / "flows.json"
-
-
-def seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
-
-
-def in_turn(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, a warm-up apart."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            took = seconds(run)
-            if repeat:
-                found[name].append(took)
-    return {name: median(values) for name, values in found.items()}
 
 
 def matching(batch: int, shape: tuple[int, ...], repeats: int) -> dict[str, Any]:
@@ -49,7 +30,7 @@ def matching(batch: int, shape: tuple[int, ...], repeats: int) -> dict[str, Any]
     ours, theirs = OTCFM(sigma=0.1), ExactOptimalTransportConditionalFlowMatcher(sigma=0.1)
     plan = theirs.ot_sampler.get_map(x0, x1)
     same = torch.equal(ours.pair(x0, x1)[1], x1[torch.from_numpy(np.argmax(plan, 1))])
-    took = in_turn(
+    took = timed(
         {
             "ours": lambda: ours.matching(*ours.pair(x0, x1)),
             "torchcfm": lambda: theirs.sample_location_and_conditional_flow(x0, x1),

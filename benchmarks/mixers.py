@@ -12,7 +12,6 @@ import argparse
 import ctypes
 import json
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 from mixers_peers import CHECKOUTS, HEADS, MEMORY, PEERS, WIDTH, WINDOW, half_active, made, version
 from mixers_shown import draw_curves, show
+from timing import seconds
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -93,12 +93,6 @@ def read(layer: nn.Module, x: Tensor) -> None:
     """Forward alone."""
     with torch.no_grad():
         layer(x)
-
-
-def seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
 
 
 def peak(run: Callable[[], object]) -> int:

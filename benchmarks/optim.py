@@ -13,13 +13,14 @@ the library's stand after the same steps, as a share of the way they went. Writt
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from pytorch_optimizer import SOAP as LibrarySOAP
 from rich.console import Console
+from timing import in_turn
 
 from paceline.core.files import write_json
 from paceline.optim.adamw import AdamW
@@ -63,9 +64,10 @@ def layer(width: int) -> list[torch.nn.Parameter]:
     return [torch.nn.Parameter(torch.randn(shape, generator=draws) * width**-0.5) for shape in shapes]
 
 
-def period(weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, steps: int, seed: int) -> float:
-    """Seconds of `steps` steps; gradients are drawn before the clock starts, and are alike for every rival."""
-    draws = torch.Generator().manual_seed(seed)
+def period(
+    weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, steps: int, draws: torch.Generator
+) -> float:
+    """Seconds of a step, the mean of `steps`; gradients are drawn before the clock starts."""
     took = 0.0
     for _ in range(steps):
         for weight in weights:
@@ -73,7 +75,7 @@ def period(weights: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer, 
         began = time.perf_counter()
         optimizer.step()
         took += time.perf_counter() - began
-    return took
+    return took / steps
 
 
 def measure(name: str, width: int, repeats: int) -> dict[str, Any]:
@@ -81,15 +83,14 @@ def measure(name: str, width: int, repeats: int) -> dict[str, Any]:
     runs = {"ours": layer(width), "library": layer(width)}
     optimizers = {"ours": ours(runs["ours"]), "library": theirs(runs["library"])}
     began = [weight.detach().clone() for weight in runs["ours"]]
-    found: dict[str, list[float]] = {who: [] for who in runs}
-    for repeat in range(repeats + 1):
-        for who, weights in runs.items():
-            took = period(weights, optimizers[who], steps, repeat)
-            if repeat:  # the first builds the state
-                found[who].append(took / steps)
-        if not repeat:
-            apart = [(a - b).norm() / (a - c).norm() for a, b, c in zip(*runs.values(), began, strict=True)]
-    took = {who: median(values) for who, values in found.items()}
+    rivals = {
+        who: partial(period, weights, optimizers[who], steps, torch.Generator().manual_seed(1))  # the same gradients
+        for who, weights in runs.items()
+    }
+    for run in rivals.values():  # builds the states
+        run()
+    apart = [(a - b).norm() / (a - c).norm() for a, b, c in zip(*runs.values(), began, strict=True)]
+    took = in_turn(rivals, repeats)
     return {
         "optimizer": name, "width": width, **took, "library / ours": took["library"] / took["ours"],
         "apart": torch.stack(apart).mean().item(),

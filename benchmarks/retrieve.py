@@ -7,10 +7,7 @@ Written to results/bench/retrieve.json; with `--quick` only shown. A minute on t
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import bm25s
@@ -18,6 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from sentence_transformers.util import semantic_search
+from timing import timed
 from torch.nn import functional
 
 from paceline.core.files import write_json
@@ -27,23 +25,6 @@ from paceline.retrieve.dense import Dense
 
 STORED = Path(__file__).parents[1] / "results" / "bench" / "retrieve.json"
 QUERIES, K = 64, 10
-
-
-def seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
-
-
-def in_turn(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, a warm-up apart."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            took = seconds(run)
-            if repeat:
-                found[name].append(took)
-    return {name: median(values) for name, values in found.items()}
 
 
 def words(documents: int, repeats: int) -> dict[str, Any]:
@@ -60,7 +41,7 @@ def words(documents: int, repeats: int) -> dict[str, Any]:
         return theirs.retrieve(tokens, k=K, show_progress=False)
 
     same = np.allclose(ours.search(queries, K).scores, plain().scores, atol=1e-4)
-    took = in_turn({"ours": lambda: ours.search(queries, K), "bm25s": plain}, repeats)
+    took = timed({"ours": lambda: ours.search(queries, K), "bm25s": plain}, repeats)
     return {"documents": documents, "queries": QUERIES, "same scores": bool(same), **took}
 
 
@@ -75,7 +56,7 @@ def vectors(documents: int, repeats: int) -> dict[str, Any]:
         return semantic_search(asked, held, top_k=K)
 
     same = ours.near(asked, K).ids.tolist() == [[hit["corpus_id"] for hit in hits] for hits in plain()]
-    took = in_turn({"ours": lambda: ours.near(asked, K), "semantic_search": plain}, repeats)
+    took = timed({"ours": lambda: ours.near(asked, K), "semantic_search": plain}, repeats)
     return {"documents": documents, "queries": QUERIES, "same documents": same, **took}
 
 
