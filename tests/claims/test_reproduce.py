@@ -1,4 +1,4 @@
-"""A stale verdict is fresh again where one seed of it comes out to the last digit, and not otherwise."""
+"""A stale verdict is fresh again where one seed of it comes out the same up to rounding, and not otherwise."""
 
 import copy
 from pathlib import Path
@@ -32,12 +32,28 @@ def test_a_seed_that_comes_out_the_same_makes_it_fresh(verdict: dict[str, Any], 
     assert {**again, "sources": 0, "reproduced": 0} == {**verdict, "sources": 0, "reproduced": 0}
 
 
-def test_another_digit_is_refused(verdict: dict[str, Any], root: Path) -> None:
+@pytest.mark.parametrize(
+    ("edit", "key"),
+    [
+        (lambda cell: cell.update(score=cell["score"] * (1 + 1e-3)), "score"),
+        (lambda cell: cell.update(score=None), "score"),
+        (lambda cell: cell["ledger"].update(flops=cell["ledger"]["flops"] + 1), "flops"),
+        (lambda cell: cell["meters"].update(unheard=1.0), "unheard"),
+    ],
+)
+def test_more_than_rounding_is_refused(edit: Any, key: str, verdict: dict[str, Any], root: Path) -> None:
     other = copy.deepcopy(verdict)
     for cell in other["cells"]:
-        cell["score"] += 1e-12
-    with pytest.raises(PacelineError, match=r"came out with another score .*--again"):
+        edit(cell)
+    with pytest.raises(PacelineError, match=rf"came out with another {key} .*--again"):
         reproduce(other, root)
+
+
+def test_rounding_is_told(verdict: dict[str, Any], root: Path) -> None:
+    other = copy.deepcopy(verdict)
+    for cell in other["cells"]:
+        cell["score"] *= 1 + 1e-6
+    assert 0.9e-6 < reproduce(other, root)["reproduced"]["apart"] < 1.1e-6
 
 
 @pytest.mark.parametrize(

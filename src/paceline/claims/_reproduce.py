@@ -1,10 +1,13 @@
 """Whether changed code still computes what a verdict rests on, from one seed of every contestant.
 
-Cells follow from code, seed and versions alone. So where all of a seed's scores, meters, operations and bytes come out
-equal to the last digit, an edit has not moved them, and the verdict speaks of the new code too.
+Cells follow from code, seed and versions, up to rounding: another processor, or a loop that was made faster, sums in
+another order. So where all of a seed's scores and meters come out as they were, within what float32 may round
+(`core/tolerances.py`), and its counts, operations and bytes exactly, an edit has not moved them, and the verdict speaks
+of the new code too.
 """
 
 import importlib
+import math
 import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,9 +18,9 @@ from paceline.claims._contract import Bar, Design
 from paceline.claims._run import JUDGE, modules_of
 from paceline.claims._sources import digests, versions
 from paceline.core.errors import PacelineError
+from paceline.core.tolerances import tolerance
 from paceline.race.run import Watcher, race
 
-SAME = ("status", "score", "meters")
 SPENT = ("tokens", "flops", "state_bytes", "model_calls")
 
 
@@ -41,18 +44,17 @@ def reproduce(stored: dict[str, Any], root: Path, watcher: Watcher | None = None
     if module.faithful() != stored["marks"]["faithful"]:
         raise PacelineError(f"{stored['method']} is no longer as faithful as it was: run the claim with --again.")
     seed = stored["seeds"][0]
-    count = 0
+    apart: list[float] = []
     with tempfile.TemporaryDirectory(dir=root, prefix=".reproduced.") as folder:
         for event in design.events:
             known = {c["contestant"]: c for c in stored["cells"] if (c["task"], c["seed"]) == (event.task.name, seed)}
             for contestant in design.contestants:
                 contestant.settings = (known[contestant.name]["lr"],)  # what the search had chosen
             result = race(design.contestants, [event], out=Path(folder, event.task.name), seeds=[seed], watcher=watcher)
-            for cell in result["cells"]:
-                _compare(cell, known[cell["contestant"]])
-            count += len(result["cells"])
+            apart += [_compare(cell, known[cell["contestant"]]) for cell in result["cells"]]
     today = datetime.now(UTC).isoformat(timespec="seconds")
-    return {**stored, "sources": sources, "reproduced": {"at": today, "seed": seed, "cells": count}}
+    facts = {"at": today, "seed": seed, "cells": len(apart), "apart": max(apart)}
+    return {**stored, "sources": sources, "reproduced": facts}
 
 
 def _check(stored: dict[str, Any], claim: str, design: Design, sources: dict[str, str]) -> None:
@@ -78,11 +80,27 @@ def _declared(stored: dict[str, Any]) -> list[dict[str, Any]]:
     return [{name: row[name] for name in names} for row in (*stored["bars"], *stored["shams"])]
 
 
-def _compare(cell: dict[str, Any], known: dict[str, Any]) -> None:
-    """Refuse a cell that differs in any digit."""
-    now, then = ({key: c[key] for key in SAME} | {key: c["ledger"][key] for key in SPENT} for c in (cell, known))
-    if differs := [key for key in now if now[key] != then[key]]:
-        raise PacelineError(
-            f"{cell['contestant']} on {cell['task']}, seed {cell['seed']}, came out with another {differs[0]} "
-            f"({now[differs[0]]}, not {then[differs[0]]}): run the claim with --again."
-        )
+def _compare(cell: dict[str, Any], known: dict[str, Any]) -> float:
+    """The largest difference of a score or meter, as a share of it; more than rounding is refused."""
+    now, then = (
+        {"status": c["status"], "score": c["score"], **c["meters"]} | {key: c["ledger"][key] for key in SPENT}
+        for c in (cell, known)
+    )
+    largest = 0.0
+    for key in now.keys() | then.keys():
+        a, b = now.get(key), then.get(key)
+        apart = _apart(a, b) if key not in SPENT else float(a != b)
+        if not apart <= tolerance("float32"):
+            raise PacelineError(
+                f"{cell['contestant']} on {cell['task']}, seed {cell['seed']}, came out with another {key} "
+                f"({a}, not {b}): run the claim with --again."
+            )
+        largest = max(largest, apart)
+    return largest
+
+
+def _apart(a: object, b: object) -> float:
+    if a == b:
+        return 0.0
+    numbers = isinstance(a, float | int) and isinstance(b, float | int)
+    return abs(a - b) / max(abs(a), abs(b)) if numbers else math.inf  # type: ignore[operator,arg-type]
