@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import torch
 
 from paceline import __version__
 from paceline.core.ledger import Ledger
@@ -70,13 +71,13 @@ def assemble(grid: Grid, confirming: Sequence[Cell] = ()) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Machine and versions."""
+    """Machine and versions. Which instructions torch takes decides how sums are ordered, so the last digits too."""
     return {
         "paceline": __version__,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("torch", "numpy", "scipy")},
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": f"{_processor()} with {torch.backends.cpu.get_cpu_capability()}",
         "cores": str(os.cpu_count()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
     }
