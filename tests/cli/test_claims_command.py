@@ -53,6 +53,10 @@ def test_a_fresh_verdict_is_shown_and_not_run_again(results, call):
 def test_a_verdict_of_other_code_is_stale(results, call):
     keep(results, {**digests(["paceline.mixers.seqboat"]), "paceline.mixers.ema": "0"})
     assert next(row for row in rows(call) if row["method"] == "seqboat")["stale"] == "changed: mixers.ema"
+    shown = call("claims").out
+    assert "paceline claim seqboat --reproduce" in " ".join(shown.split())
+    row = next(line for line in shown.splitlines() if line.startswith("mixers/seqboat "))
+    assert row.split()[1:4] == ["FAILS", "acts", "stale"] and "text -0.100" in row
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from paceline.claims._sources import stale
 from paceline.claims._store import check_budget, claims, find_claim, is_fresh, store, stored_verdict
@@ -86,11 +87,19 @@ def print_claims(as_json: bool) -> None:
         print(json.dumps(rows, indent=1))
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("claim", "verdict", *MARKS, "state", "effect"):
-        table.add_column(name)
+    for name in ("claim", "verdict", "lacks", "state", "effect"):
+        table.add_column(name, no_wrap=name == "claim")
     for row in rows:
-        table.add_row(
-            f"{row['family']}/{row['method']}", row["verdict"] or "-", *(WORDS[row["marks"][m]] for m in MARKS),
-            row["stale"] or "fresh", row["effect"] or "-",
-        )  # fmt: skip
-    Console(highlight=False).print(table)
+        lacks = [mark for mark in MARKS if not row["marks"][mark]]
+        state = "fresh" if row["stale"] is None else "stale" if row["verdict"] else row["stale"]
+        effect = (row["effect"] or "-").removeprefix(f"{row['verdict']}: ")
+        words = (f"{row['family']}/{row['method']}", row["verdict"] or "-", ", ".join(lacks) or "-", state, effect)
+        table.add_row(*map(Text, words))
+    console = Console(highlight=False)
+    console.print(table)
+    if old := [row["method"] for row in rows if row["verdict"] and row["stale"]]:
+        console.print(
+            f"Stale: what {len(old)} verdicts rest on was edited since (--json tells what). `paceline claim {old[0]} "
+            "--reproduce` runs one seed, to see whether that moved a number.",
+            markup=False,
+        )
