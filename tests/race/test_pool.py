@@ -110,6 +110,12 @@ def test_progress_arrives_in_order(ship):
     assert [words for name, *words in ship[3] if name == "middle"] == [[1, 2, 0.75], [2, 2, 0.5]]
 
 
+def test_cells_that_are_none_or_done_start_no_server(ship, monkeypatch):
+    """It would have loaded what they need, not what those that follow in this process do."""
+    monkeypatch.setattr("paceline.race.pool.forkserver.ensure_running", lambda: pytest.fail("a server was started"))
+    assert run([]) == [] == run(ship[1].values())
+
+
 def test_a_cell_beyond_its_time_is_stopped_and_the_others_are_not(tmp_path):
     cells = list(grid(tmp_path, Sleeps("slow"), Toy("a"), Toy("b")).race())
     run(cells, seconds=1.0)

@@ -74,14 +74,16 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch, lock: Lock | 
         raise PacelineError(
             "Put the call of race() under `if __name__ == '__main__':`, because its cells import your file."
         )
+    waiting = [cell for cell in cells if read_record(cell) is None][::-1]
+    if not waiting:  # the server that is started for the first cells serves all that come later in this process
+        return
     context = multiprocessing.get_context("forkserver")
     # Once here, not in every cell: torch._dynamo comes with the first meta tensor and costs a second, and a cell
     # imports the main file anew (on Python 3.11, whatever is asked for), which in a script means most of the rest.
-    given = any(getattr(cell.job.event.task, "model", None) for cell in cells)  # what tasks on a given model name
+    given = any(getattr(cell.job.event.task, "model", None) for cell in waiting)  # what tasks on a given model name
     context.set_forkserver_preload(["__main__", "paceline.race.run", "torch._dynamo", *(OPENING if given else ())])
     with _interrupts_blocked():
         forkserver.ensure_running()
-    waiting = [cell for cell in cells if read_record(cell) is None][::-1]
     running: list[_Running] = []
     with _interrupts_noted() as check:
         try:
