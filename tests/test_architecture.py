@@ -141,9 +141,10 @@ def test_there_are_no_import_cycles():
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if folder_of(name_of(p)) == "core"], ids=name_of)
-def test_the_core_needs_torch_only_for_states(path):
+def test_the_core_needs_torch_only_for_states_and_numpy_only_in_compiled_loops(path):
     heavy = {"torch", "numpy", "scipy", "jaxtyping", "matplotlib"} & top_level(path)
-    assert heavy <= ({"torch", "jaxtyping"} if path.stem in STATES else set())
+    loops = {"numpy"} if path.stem.endswith("_numba") else set()
+    assert heavy <= ({"torch", "jaxtyping"} if path.stem in STATES else loops)
 
 
 @every_file
