@@ -10,10 +10,10 @@ import torch
 from paceline.core.errors import PacelineError
 from paceline.decode._generate import generate
 from paceline.decode.greedy import Greedy
-from paceline.tokens._toy import toy, vocabulary
+from paceline.tokens._toy import Chain, toy, vocabulary
 from paceline.tokens._vocabulary import Vocabulary
 from paceline.tokens.byte_ensemble import ByteEnsemble
-from paceline.tokens.exact_bytes import ExactBytes
+from paceline.tokens.exact_bytes import FLOOR, ExactBytes
 from paceline.tokens.token_healing import TokenHealing
 
 VIEW = toy(0.0)
@@ -78,6 +78,16 @@ def test_leaving_out_rare_tokens_saves_calls_and_still_sums_to_one() -> None:
     assert torch.allclose(near.exp().sum(-1), torch.ones(1, 16, dtype=torch.float64), atol=1e-9)
 
 
+def test_a_text_that_only_left_out_tokens_write_is_covered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    lossy, lost, look = toy(0.9), list[bytes](), ExactBytes._lost
+    monkeypatch.setattr(ExactBytes, "_lost", lambda self, text, calls: lost.append(text) or look(self, text, calls))
+    for text in itertools.product(b"abc", repeat=4):
+        said = lossy(torch.tensor([list(text)]))[0][0, -1]
+        if lost and lost[-1] == bytes(text):
+            assert torch.allclose(said, VIEW(torch.tensor([list(text)]))[0][0, -1], atol=1e-9)
+    assert len(lost) > 10
+
+
 def test_plain_continuation_is_blind_and_healing_is_not_to_what_the_last_token_may_become() -> None:
     view = TokenHealing(VIEW.lm, KNOWN, VIEW.start, VIEW.ends, 0.0)
     exact, plain, healed = VIEW.prompt(b"ca")[0], view.backed(b"ca", 0)[0], view.prompt(b"ca")[0]
@@ -120,6 +130,17 @@ def test_what_a_real_tokenizer_writes_is_allowed_and_little_else() -> None:
         text = known.pieces[last] + known.pieces[token]
         allowed = bool(known.allowed(-1, last)[place[token]])
         assert allowed == (known.encode(text) == [last, token]), text
+
+
+def test_prompts_of_a_real_tokenizer_are_covered_wherever_they_are_cut() -> None:
+    """Also between two line ends, which are one token where nothing follows."""
+    tokenizer = byte_level()
+    table = torch.randn(len(tokenizer), len(tokenizer), generator=torch.Generator().manual_seed(0)).double()
+    view, text = ExactBytes(Chain(table), tokenizer), (PROSE + "run\n\nstr").encode()
+    said = view(torch.tensor([list(text)]))[0][0]
+    assert torch.stack([line[byte] for line, byte in zip(said, text[1:], strict=False)]).min() > math.log(2 * FLOOR)
+    for cut in range(1, len(text)):
+        assert torch.allclose(view.prompt(text[:cut])[0], said[cut - 1], atol=1e-9), text[:cut]
 
 
 def test_the_sorted_tokens_fall_into_ranges_by_their_next_byte() -> None:

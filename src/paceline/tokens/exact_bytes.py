@@ -6,16 +6,19 @@
 
 Valid is what the tokenizer itself would write: to other tokens the model is not let go, q(t | T) is 0 for them and
 normalised over the rest. Covers are kept by where their last token begins (`_rows.py`), so a byte costs a segment sum
-over the sorted tokens for each of a few nodes, and one step of the model for each new node: at most about one a byte,
-fewer with `least`, which leaves out tokens that end in the middle of what nearly surely is a longer one. Memory: what
-the model remembers, and a distribution over its tokens for each node.
+over the sorted tokens for each of a few nodes, and one step of the model for each new node: at most one a byte, since
+one sequence of valid tokens writes a text. `least` leaves out tokens that end in the middle of what nearly surely is a
+longer one: fewer steps, and a text that goes on as they would is told to be all but impossible, before all its covers
+are looked for again. Memory: what the model remembers, and a distribution over its tokens for each node.
 
 Departures: the authors validate a token by encoding what it would write anew; here merges and the pre-tokenizer are
 asked about pairs (`_pairs.py`, `_words.py`), once for each kind; `valid=False` lets any token follow.
-A prompt is cut where no token can cross, which the vocabulary shows, and not at its last space. No byte gets less than
+A prompt is cut where no token can cross, which the vocabulary shows, and not at its last space; what stands before is
+encoded with what follows, for a pre-tokenizer looks ahead. No byte gets less than
 1e-12, so that nothing is impossible; a text without covers goes on from what the tokenizer makes of it.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,6 +46,8 @@ PAPERS = (
 )
 FLOOR = 1e-12
 """Probability of a byte at least."""
+LEAST = 1e-3
+"""Share below which covers are not followed where there would be too many."""
 
 
 class ExactBytes(ByteView):
@@ -54,6 +59,7 @@ class ExactBytes(ByteView):
         start: the token that stands before every text. Default: the tokenizer's, or the first of `ends`.
         ends: tokens that end a text. Default: the tokenizer's.
         least: share of a text's probability below which tokens that end where it ends are not followed; 0 follows all.
+            Default: 0, and 1e-3 where any token may follow, for then every way to cut a text into tokens is a cover.
         valid: whether only tokens count that the tokenizer would write; False is the authors' fast mode, in which the
             model may go on with any token.
 
@@ -63,11 +69,12 @@ class ExactBytes(ByteView):
 
     def __init__(
         self, lm: LM, tokenizer: Any = None, start: int | None = None, ends: Sequence[int] | None = None,
-        least: float = 1e-3, valid: bool = True,
+        least: float | None = None, valid: bool = True,
     ) -> None:  # fmt: skip
         tokenizer = getattr(lm, "tokenizer", None) if tokenizer is None else tokenizer
         if tokenizer is None:
             raise PacelineError("ExactBytes needs the model's tokenizer: give it.")
+        least = (0.0 if valid else LEAST) if least is None else least
         if not 0 <= least < 1:
             raise PacelineError(f"least={least} is no share: give 0 for exact sums, or a small number below 1.")
         self.vocabulary = tokenizer if isinstance(tokenizer, Vocabulary) else Vocabulary.of(tokenizer)
@@ -108,40 +115,54 @@ class ExactBytes(ByteView):
     @torch.no_grad()
     def first(self) -> Float[Tensor, " v"]:
         """Log-probabilities of a text's first byte."""
-        return self.logits_of(self._begin(b""))
+        return self.logits_of(self._begin())
 
     @torch.no_grad()
     def prompt(self, data: bytes) -> tuple[Float[Tensor, " v"], ByteState]:
         """See `ByteView.prompt`: the model reads tokens up to where no token can cross, then bytes."""
-        row = self._prompted(data)
+        row = self._covered(self.vocabulary.prefix + data)
         return self.logits_of(row), replace(self.initial_state(1), length=len(data), rows=(row,))
 
-    def _prompted(self, data: bytes) -> Row:
-        text = self.vocabulary.prefix + data
-        cut = self._cut(text)
-        row = self._anew(text[:cut], 0) if cut > len(self.vocabulary.prefix) else self._begin(data[:0])
-        for symbol in text[max(cut, len(self.vocabulary.prefix)) :]:
+    def _covered(self, text: bytes, calls: int = 0) -> Row:
+        """All covers of a text that begins with the tokenizer's prefix."""
+        cut, ids = self._cut(text)
+        if cut > len(self.vocabulary.prefix):
+            row = self._after(ids, text[:cut], calls)
+        else:
+            row = self._begin()
+            row, cut = replace(row, calls=row.calls + calls), len(row.text)
+        for symbol in text[cut:]:
             row = self._step(row, symbol)
         return row
 
-    def _cut(self, text: bytes) -> int:
-        """The last place before the end that no token crosses: all covers have a boundary there."""
+    def _cut(self, text: bytes) -> tuple[int, list[int]]:
+        """The last place before the end that no token crosses, and the tokens before it, which all covers share."""
         known = self.vocabulary
-        for cut in range(len(text) - 1, 0, -1):
+        ids = known.encode(text)
+        cut = len(text)
+        while ids:
+            cut -= len(known.pieces[ids.pop()] or b"")
             if not any(known.begins(text[at : cut + 1]) for at in range(max(0, cut + 1 - known.longest), cut)):
-                return cut
-        return 0
+                break
+        return cut, ids
 
-    def _begin(self, data: bytes) -> Row:
+    def _begin(self) -> Row:
         row = Row((self._read(self.lm.initial_state(1), [self.start], 0.0, -1),), b"", 1)
-        for symbol in self.vocabulary.prefix + data:
+        for symbol in self.vocabulary.prefix:
             row = self._step(row, symbol)
         return row
 
-    def _anew(self, text: bytes, calls: int) -> Row:
-        """What follows from the tokenizer's own tokens of a text alone."""
-        ids = self.vocabulary.encode(text)
+    def _after(self, ids: Sequence[int], text: bytes, calls: int) -> Row:
+        """What follows from these tokens of a text alone."""
         return Row((self._read(self.lm.initial_state(1), [self.start, *ids], 0.0, -1),), text, calls + 1)
+
+    def _lost(self, text: bytes, calls: int) -> Row:
+        """A text none of whose covers was followed: all of them, else what the tokenizer makes of it."""
+        if self.valid and self.least:
+            exact = copy.copy(self)
+            exact.least = 0.0
+            return exact._covered(text, calls)
+        return self._after(self.vocabulary.encode(text), text, calls)
 
     def _read(self, state: State, tokens: Sequence[int], weight: float, before: int) -> Node:
         """The node of what `state` has read and these tokens."""
@@ -186,7 +207,7 @@ class ExactBytes(ByteView):
     def _step(self, row: Row, symbol: int) -> Row:
         """The covers of the text and one more symbol."""
         if not row.nodes:
-            row = self._begin(b"")
+            row = self._begin()
         if not 0 <= symbol < END:
             raise PacelineError(f"Symbol {symbol} is no byte: after the end of a text begin anew with no state.")
         text = row.text + bytes([symbol])
@@ -204,7 +225,7 @@ class ExactBytes(ByteView):
             if ended < high and node.q[ended:high].sum() > 0:
                 nodes.append(replace(inside, low=ended))
         if not nodes and not found:
-            return self._anew(text, row.calls)
+            return self._lost(text, row.calls)
         bound = -math.inf
         if self.least and nodes:
             open_ = [node.weight + math.log(node.q[node.low : node.high].sum()) for node in nodes]

@@ -42,8 +42,8 @@ class TokenHealing(ExactBytes):
         """The same with `back` tokens taken back; 0 is plain continuation: the prompt's tokens as they are."""
         known = self.vocabulary
         ids = known.encode(known.prefix + data)
-        left = known.decode(ids[: max(0, len(ids) - back)])
-        row = self._anew(left, 0) if left else self._begin(b"")
+        kept = ids[: max(0, len(ids) - back)]
+        row = self._after(kept, known.decode(kept), 0) if kept else self._begin()
         for symbol in (known.prefix + data)[len(row.text) :]:
             row = self._step(row, symbol)
         return self.logits_of(row), replace(self.initial_state(1), length=len(data), rows=(row,))

@@ -38,9 +38,11 @@ CLAIM = (
     "better than plain continuation and over 0.05 better than token healing, and has over 10 points more of them right "
     "than plain; on a Markov source it is the truth to 1e-6 where plain continuation is biased."
 )
-SEEDS = range(12, 76)
-"""A first run, on seeds 0 to 11, could not decide between exact bytes and healing (0.07 bits behind, interval -0.39 to
-0.25): these are the second's, fixed before it with the bars unchanged."""
+SEEDS = range(76, 108)
+"""Two runs, on seeds 0 to 11 and 12 to 75, could not decide between exact bytes and healing (0.07 behind, -0.39 to
+0.25; 0.09 ahead, -0.04 to 0.22). In the second two seeds of 64 were 3.5 and 0.8 bits behind, by a fault of ours: covers
+that had been left out as rare were the text, and so were tokens before a prompt's cut that its lookahead makes others.
+That was mended; these are the third's, fixed before it with the bars unchanged."""
 METHOD, PLAIN, HEALED, SHAM = "exact_bytes", "plain", "token_healing", "exact_bytes, a random cover"
 TRUTH = {97: (0.7, 0.3), 98: (0.4, 0.6)}
 """After a and after b: the probabilities of a and b."""
