@@ -17,11 +17,16 @@ def seconds(run: Callable[[], object], calls: int = 1) -> float:
 
 
 def in_turn(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """The median of what each run says, a warm-up apart. A machine whose speed changes is the same for all."""
+    """The median of what each run says, a warm-up apart.
+
+    A machine whose speed changes is the same for all; and each repeat begins with another one, for what ran before
+    leaves memory behind, warm or torn.
+    """
     found: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            said = run()
+        first = repeat % len(runs)
+        for name in (*runs, *runs)[first : first + len(runs)]:
+            said = runs[name]()
             if repeat:
                 found[name].append(said)
     return {name: median(values) for name, values in found.items()}

@@ -35,10 +35,10 @@ class Toy(Contestant):
         self.name, self.settings, self.marks = name, settings, marks
 
     def run(self, job: Job, report: Report) -> Outcome:
-        if self.marks is not None:
-            (self.marks / f"{self.name}.{os.getpid()}.{uuid.uuid4().hex}").touch()
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "checkpoint").touch()
+        if self.marks is not None:
+            (self.marks / f"{self.name}.{os.getpid()}.{uuid.uuid4().hex}").touch()
         return self.act(job, report)
 
     def act(self, job: Job, report: Report) -> Outcome:

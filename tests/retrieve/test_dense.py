@@ -43,8 +43,17 @@ def test_search_equals_brute_force(lot: int, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_of_equal_scores_the_first_are_kept_and_come_first() -> None:
-    scores = torch.tensor([[1.0, 3, 2, 2, 2, 3, 0], [0.0, 0, 0, 0, 0, 0, 0], [5.0, 4, 3, 2, 1, 0, -1]])
+    scores = np.array([[1.0, 3, 2, 2, 2, 3, 0], [0.0, 0, 0, 0, 0, 0, 0], [5.0, 4, 3, 2, 1, 0, -1]])
     assert best(scores, 4).ids.tolist() == [[1, 5, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("kinds", [2, 40, 10**6])
+@pytest.mark.parametrize(("size", "k"), [(20, 20), (700, 3), (5000, 10), (100_003, 7)])
+def test_the_best_are_those_of_a_stable_sort(kinds: int, size: int, k: int) -> None:
+    scores = np.random.default_rng(size).integers(0, kinds, (3, size)).astype(np.float32)
+    hits = best(scores, k)
+    assert hits.ids.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+    assert hits.scores.tolist() == np.take_along_axis(scores, hits.ids, axis=1).tolist()
 
 
 def test_the_encoder_without_labels_whitens_its_documents() -> None:

@@ -1,29 +1,32 @@
 """The best k of many scores, with ties decided: of equals the one that comes first."""
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
 
 from paceline.retrieve._contract import Hits
 
+SAMPLE = 512
+"""Scores from which a bound is taken, for each that is wanted."""
 
-def best(scores: Float[Tensor, "q n"], k: int) -> Hits:
-    """The k largest of each row, best first.
 
-    `topk` keeps any of equal scores, which may differ from call to call; here a row with a tie at its edge is cut anew.
+def best(scores: Float[np.ndarray, "q n"], k: int) -> Hits:
+    """The k largest of each row, best first."""
+    ids = np.stack([best_of(row, k) for row in scores])
+    return Hits(ids, np.take_along_axis(scores, ids, axis=1))
+
+
+def best_of(scores: Float[np.ndarray, " n"], k: int) -> Int[np.ndarray, " k"]:
+    """Where the k largest are, best first.
+
+    The k-th largest of a sample is a lower bound of the k-th largest of all, so that only what lies above it must be
+    sorted: one pass over the scores, where a partial sort takes several.
     """
-    found, ids = scores.topk(k, dim=1)
-    edge = found[:, -1:]
-    tied = (scores >= edge).sum(1) > k
-    for row in tied.nonzero().flatten().tolist():
-        above = (scores[row] > edge[row]).nonzero().flatten()
-        level = (scores[row] == edge[row]).nonzero().flatten()[: k - len(above)]
-        ids[row] = torch.cat((above, level))
-    ids = ids.sort(dim=1).values
-    values = scores.gather(1, ids)
-    order = values.argsort(dim=1, descending=True, stable=True)
-    return Hits(ids.gather(1, order).numpy(), values.gather(1, order).numpy())
+    sample = scores[:: max(1, len(scores) // (SAMPLE * k))]
+    bound = np.partition(sample, -k)[-k]
+    found = np.flatnonzero(scores > bound)
+    if len(found) < k:
+        found = np.sort(np.append(found, np.flatnonzero(scores == bound)[: k - len(found)]))
+    return found[np.argsort(-scores[found], kind="stable")[:k]]
 
 
 def stacked(parts: list[Hits]) -> Hits:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
@@ -27,8 +26,6 @@ PAPERS = (
         says="words that are rare in the collection and frequent in the document, its length taken into account",
     ),
 )
-LOT = 2**24
-"""Scores held at once."""
 
 
 class BM25(Retriever):
@@ -59,15 +56,12 @@ class BM25(Retriever):
         self._words.index(tokens, show_progress=False, create_empty_token=False)
 
     def _search(self, queries: list[str], k: int) -> Hits:
-        known, parts, rows = self._words.vocab_dict, [], max(1, LOT // self.size)
-        for start in range(0, len(queries), rows):
-            lot = _split(queries[start : start + rows])
-            scores = np.zeros((len(lot), self.size), np.float32)
-            for row, words in zip(scores, lot, strict=True):
-                ids = [known[word] for word in words if word in known]
-                if ids:
-                    row[:] = self._words.get_scores_from_ids(ids)
-            parts.append(best(torch.from_numpy(scores), k))
+        known, parts = self._words.vocab_dict, []
+        nothing = np.zeros(self.size, np.float32)
+        for words in _split(queries):
+            ids = [known[word] for word in words if word in known]
+            scores = self._words.get_scores_from_ids(ids) if ids else nothing
+            parts.append(best(scores[None], k))
         return stacked(parts)
 
     def stored(self) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:

@@ -74,7 +74,7 @@ class Dense(Retriever):
     def near(self, vectors: Float[Tensor, "q d"], k: int) -> Hits:
         """The documents of the largest products with given vectors."""
         rows = max(1, LOT // self.size)
-        return stacked([best(lot @ self.vectors.T, k) for lot in vectors.split(rows)])
+        return stacked([best((lot @ self.vectors.T).numpy(), k) for lot in vectors.split(rows)])
 
     def _search(self, queries: list[str], k: int) -> Hits:
         return self.near(self.encode(queries), k)
