@@ -10,8 +10,8 @@ from paceline.retrieve._contract import Hits
 
 def best(scores: Float[np.ndarray, "q n"], k: int) -> Hits:
     """The k largest of each row, best first."""
-    ids = np.stack([best_of(row, k) for row in scores])
-    return Hits(ids, np.take_along_axis(scores, ids, axis=1))
+    ids = [best_of(row, k) for row in scores]
+    return Hits(np.array(ids), np.array([row[found] for row, found in zip(scores, ids, strict=True)]))
 
 
 def best_of(scores: Float[np.ndarray, " n"], k: int) -> Int[np.ndarray, " k"]:
@@ -23,10 +23,10 @@ def best_of(scores: Float[np.ndarray, " n"], k: int) -> Int[np.ndarray, " k"]:
     """
     sample = scores[:: max(1, int(math.sqrt(len(scores) / k) / 4))]
     bound = np.partition(sample, -k)[-k]
-    found = np.flatnonzero(scores > bound)
+    (found,) = (scores > bound).nonzero()
     if len(found) < k:
         found = np.sort(np.append(found, np.flatnonzero(scores == bound)[: k - len(found)]))
-    return found[np.argsort(-scores[found], kind="stable")[:k]]
+    return found[(-scores[found]).argsort(kind="stable")[:k]]
 
 
 def stacked(parts: list[Hits]) -> Hits:

@@ -16,7 +16,7 @@ import numpy as np
 
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
-from paceline.retrieve._best import best, stacked
+from paceline.retrieve._best import best_of
 from paceline.retrieve._contract import Hits, Retriever
 
 PAPERS = (
@@ -56,13 +56,14 @@ class BM25(Retriever):
         self._words.index(tokens, show_progress=False, create_empty_token=False)
 
     def _search(self, queries: list[str], k: int) -> Hits:
-        known, parts = self._words.vocab_dict, []
-        nothing = np.zeros(self.size, np.float32)
+        known, nothing = self._words.vocab_dict, np.zeros(self.size, np.float32)
+        places, values = [], []
         for words in _split(queries):
             ids = [known[word] for word in words if word in known]
             scores = self._words.get_scores_from_ids(ids) if ids else nothing
-            parts.append(best(scores[None], k))
-        return stacked(parts)
+            places.append(best_of(scores, k))
+            values.append(scores[places[-1]])
+        return Hits(np.array(places), np.array(values))
 
     def stored(self) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
         """See `Retriever.stored`."""
