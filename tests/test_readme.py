@@ -12,6 +12,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
+from _here import here
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +52,11 @@ def _run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+def _paceline(line: str, folder: Path) -> str:
+    """A line in a process of its own."""
+    return _run([sys.executable, "-m", "paceline", *_shortened(line)], folder)
+
+
 def _shortened(line: str) -> list[str]:
     words = shlex.split(line, comments=True)
     assert words[0] == "paceline", line
@@ -65,7 +71,7 @@ def _shortened(line: str) -> list[str]:
         small = ["--tokens", "2048", "--params", "500000", "--length", "32"]
     elif words[1] == "train" and words[2] == "draft":
         small = ["--tokens", "2048", "--length", "32"]
-    return [sys.executable, "-m", "paceline", *words[1:], *small]
+    return [*words[1:], *small]
 
 
 def test_the_two_make_commands_are_targets_and_race_is_the_default_race(folder: Path) -> None:
@@ -73,21 +79,29 @@ def test_the_two_make_commands_are_targets_and_race_is_the_default_race(folder: 
     assert [shlex.split(line, comments=True)[1] for line in make] == ["race", "test"]
     plan = _run(["make", "--dry-run", "--always-make", "race", "test"], ROOT)
     assert "paceline race\n" in plan and "pytest" in plan and "ruff" in plan and "mypy" in plan
-    out = _run(_shortened("paceline race"), folder)
+    out = _paceline("paceline race", folder)
     assert "Real text" in out and "Associative recall" in out and "Use it: paceline generate" in out
     command = re.search(r"Use it: (.*)", out)
     assert command is not None
-    assert _run(_shortened(command[1]), folder).startswith("The ")
+    assert _paceline(command[1], folder).startswith("The ")
 
 
 @pytest.mark.timeout(900)
-def test_every_other_command_runs_in_the_order_of_the_page(folder: Path) -> None:
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("unchecked")
+def test_every_other_command_runs_in_the_order_of_the_page(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: of forty commands importing torch and transformers would take most of the time."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
     lines = [
         line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("paceline")
     ]
     assert len(lines) >= 6
     for line in lines:
-        assert _run(_shortened(line), folder)
+        answer = here(monkeypatch, capfd, *_shortened(line))
+        assert answer.code == 0 and answer.out and "Traceback" not in answer.err, (line, answer)
     assert (folder / "best" / "model.safetensors").is_file() and (folder / "model" / "config.json").is_file()
 
 

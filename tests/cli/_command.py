@@ -6,24 +6,16 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from _here import Answer
 
 SMALL = ("--tokens", "4096", "--params", "6000")
 """Enough for a model and a few steps of training on text."""
 TINY = ("--tokens", "2048", "--params", "3000")
 """The same for generated tasks."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command left: its exit code and what it wrote."""
-
-    code: int
-    out: str
-    err: str
 
 
 Call = Callable[..., Answer]

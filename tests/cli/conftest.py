@@ -1,13 +1,12 @@
 """Fixtures of the command line's tests."""
 
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from _command import Answer, Call, write_notes
-
-from paceline import cli
+from _command import Call, write_notes
+from _here import here
 
 torch.set_num_threads(1)  # nothing here is large enough to share
 
@@ -21,17 +20,5 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def call(notes: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    """`paceline ...` in this process and in the current folder, through the same entry as the installed command."""
-
-    def run(*args: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["paceline", *map(str, args)])
-        capfd.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        written = capfd.readouterr()
-        return Answer(code if isinstance(code, int) else 0, written.out, written.err)
-
-    return run
+    """`paceline ...` in this process and in the current folder."""
+    return partial(here, monkeypatch, capfd)
