@@ -175,6 +175,14 @@ def alive(folder: Path, name: str) -> int | None:
     return None
 
 
+def hears_no_interrupt(process: int) -> bool:
+    """Whether SIGINT is blocked there from the first moment on: before it has loaded anything it would only die."""
+    status = Path(f"/proc/{process}/status")
+    if not status.exists():  # not on Linux
+        return True
+    return bool(int(re.search(r"SigBlk:\s*(\w+)", status.read_text())[1], 16) >> (signal.SIGINT - 1) & 1)
+
+
 def gone(process: int) -> bool:
     return not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
 
@@ -253,11 +261,12 @@ def test_ctrl_c_in_a_terminal_ends_all_processes_and_blames_no_cell(tmp_path):
     ) as process:  # fmt: skip
         said = next(line for line in process.stdout if line.startswith("finished"))
         cells = [alive(tmp_path, "slow"), alive(tmp_path, "idle")]
+        deaf = [hears_no_interrupt(cell) for cell in cells]
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    assert said == "finished mine\n"
+    assert said == "finished mine\n" and all(deaf)
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert errors.count("Traceback") == 1  # the cells say nothing
     assert all(gone(cell) for cell in cells)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 
 import psutil
@@ -82,6 +82,7 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch, lock: Lock | 
     # imports the main file anew (on Python 3.11, whatever is asked for), which in a script means most of the rest.
     given = any(getattr(cell.job.event.task, "model", None) for cell in waiting)  # what tasks on a given model name
     context.set_forkserver_preload(["__main__", "paceline.race.run", "torch._dynamo", *(OPENING if given else ())])
+    resource_tracker.ensure_running()  # the server would start it, which lets interrupts through again
     with _interrupts_blocked():
         forkserver.ensure_running()
     running: list[_Running] = []
