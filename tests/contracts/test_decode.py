@@ -88,6 +88,7 @@ def lm(request: pytest.FixtureRequest) -> LM:
     return decoding_lm(request.param)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("method", methods("decode"))
 def test_tokens_are_as_many_as_asked_valid_and_the_same_under_a_seed(method: str, lm: LM) -> None:
     for strategy in strategies(method, lm):
@@ -98,6 +99,7 @@ def test_tokens_are_as_many_as_asked_valid_and_the_same_under_a_seed(method: str
         assert generate(lm, PROMPT, strategy, TOKENS, seed=7).all() == tokens
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("method", methods("decode"))
 def test_greedy_forms_say_what_the_model_says(method: str, lm: LM) -> None:
     expected = generate(lm, PROMPT, Greedy(), TOKENS).all()
@@ -130,6 +132,7 @@ def test_lossless_draws_follow_the_model(method: str) -> None:
         assert freedom > 0 and scipy.stats.chi2.sf(excess, freedom) > 1e-4
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("method", methods("decode"))
 def test_a_held_prefix_is_not_read_again(method: str, lm: LM) -> None:
     for strategy in strategies(method, lm):
@@ -143,6 +146,7 @@ def test_a_held_prefix_is_not_read_again(method: str, lm: LM) -> None:
             assert again.counts.reused == len(PROMPT)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("method", methods("decode"))
 def test_a_stop_token_is_the_last(method: str, lm: LM) -> None:
     for strategy in strategies(method, lm):
@@ -157,6 +161,7 @@ def test_a_stop_token_is_the_last(method: str, lm: LM) -> None:
 
 @pytest.mark.parametrize("method", methods("decode"))
 def test_calls_are_counted(method: str, lm: LM) -> None:
+    """And here the shapes of all calls are checked."""
     for strategy in strategies(method, lm):
         watched = Watched(lm)
         stream = generate(watched, PROMPT, strategy, TOKENS)
