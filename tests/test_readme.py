@@ -152,3 +152,8 @@ def test_the_table_of_decoding_is_the_stored_benchmark(label: str) -> None:
         stored["environment"]["transformers"].startswith("5.23")
         and stored["environment"]["llama-cpp-python"] == "0.3.36"
     )
+
+
+def test_what_the_memory_would_allow_is_the_stored_benchmark() -> None:
+    stored = json.loads((ROOT / "results" / "bench" / "decoding.json").read_text(encoding="utf-8"))
+    assert f"would allow {stored['short']['limit']:.0f} in float32" in README
