@@ -6,6 +6,14 @@ import jaxtyping
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_server() -> Iterator[None]:
+    """All races of these tests get their cells from one server, which the first starts: it can open models, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paceline.race.pool.on_given_models", lambda cells: True)
+        yield
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Shapes go unchecked, for runs of many thousand calls: checking takes two thirds of their time.

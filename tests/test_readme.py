@@ -5,14 +5,17 @@ import inspect
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
 from _here import here
+from _llama import save_llama
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert reward is not None
     (place / "reward.py").write_text(reward[0], encoding="utf-8")
     (place / "like_this.txt").write_text(inspect.getsource(ast), encoding="utf-8")
+    save_llama(place / "llama")
     return place
 
 
@@ -52,21 +56,17 @@ def _run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def _paceline(line: str, folder: Path) -> str:
-    """A line in a process of its own."""
-    return _run([sys.executable, "-m", "paceline", *_shortened(line)], folder)
-
-
 def _shortened(line: str) -> list[str]:
     words = shlex.split(line, comments=True)
     assert words[0] == "paceline", line
     small = SMALL.get(words[1], [])
     if words[1] == "race" and "--on-model" in words:
         small = ["--tokens", "2048" if "--text" in words else "4", "--seeds", "1"]
-        if "full" in words and "--text" not in words:  # cache policies: on a few words, not on long texts
+        policies = "full" in words and "--text" not in words
+        if policies:  # on a few words, not on long texts
             small += ["--prompts", "prompts.txt"]
-        elif words[2:] != ["--on-model", "smollm2"]:  # a smaller model, where contestants are named
-            words[words.index("--on-model") + 1] = "best"
+        if words[2:] != ["--on-model", "smollm2"]:  # a smaller model, where contestants are named
+            words[words.index("--on-model") + 1] = "llama" if policies else "best"
     elif "--tokenizer" in words:  # a vocabulary of 49,152 needs more
         small = ["--tokens", "2048", "--params", "500000", "--length", "32"]
     elif words[1] == "train" and words[2] == "draft":
@@ -74,42 +74,60 @@ def _shortened(line: str) -> list[str]:
     return [*words[1:], *small]
 
 
-def test_the_two_make_commands_are_targets_and_race_is_the_default_race(folder: Path) -> None:
+@pytest.fixture
+def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[str], str]:
+    """A line's output: run in this process, for importing torch and transformers anew would take most of the time."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(line: str) -> str:
+        answer = here(monkeypatch, capfd, *_shortened(line))
+        assert answer.code == 0 and answer.out and "Traceback" not in answer.err, (line, answer)
+        return answer.out
+
+    return run
+
+
+def test_the_two_make_commands_are_targets_and_race_is_the_default_race(call: Callable[[str], str]) -> None:
     make = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("make ")]
     assert [shlex.split(line, comments=True)[1] for line in make] == ["race", "test"]
     plan = _run(["make", "--dry-run", "--always-make", "race", "test"], ROOT)
     assert "paceline race\n" in plan and "pytest" in plan and "ruff" in plan and "mypy" in plan
-    out = _paceline("paceline race", folder)
+    out = call("paceline race")
     assert "Real text" in out and "Associative recall" in out and "Use it: paceline generate" in out
     command = re.search(r"Use it: (.*)", out)
     assert command is not None
-    assert _paceline(command[1], folder).startswith("The ")
+    assert call(command[1]).startswith("The ")
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("unchecked")
-def test_every_other_command_runs_in_the_order_of_the_page(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """In this process: of forty commands importing torch and transformers would take most of the time."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "200")
+def test_every_other_command_runs_in_the_order_of_the_page(folder: Path, call: Callable[[str], str]) -> None:
     lines = [
         line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines() if line.startswith("paceline")
     ]
     assert len(lines) >= 6
     for line in lines:
-        answer = here(monkeypatch, capfd, *_shortened(line))
-        assert answer.code == 0 and answer.out and "Traceback" not in answer.err, (line, answer)
+        call(line)
     assert (folder / "best" / "model.safetensors").is_file() and (folder / "model" / "config.json").is_file()
 
 
 @pytest.mark.parametrize("index", range(sum(kind == "python" for kind, _ in BLOCKS)))
-def test_every_python_block_runs(index: int, folder: Path) -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_every_python_block_runs(
+    index: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Here, unless it starts processes, which import its file."""
     block = [text for kind, text in BLOCKS if kind == "python"][index]
-    (folder / f"block{index}.py").write_text(block, encoding="utf-8")
-    assert _run([sys.executable, f"block{index}.py"], folder).strip()
+    script = folder / f"block{index}.py"
+    script.write_text(block, encoding="utf-8")
+    if "__main__" in block:
+        assert _run([sys.executable, str(script)], folder).strip()
+        return
+    monkeypatch.chdir(folder)
+    runpy.run_path(str(script))
+    assert capfd.readouterr().out.strip()
 
 
 def test_no_block_is_of_a_kind_that_nothing_runs() -> None:

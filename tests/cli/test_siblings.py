@@ -4,10 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from _command import Call, flat, load, sentence
-
-from paceline.lm.byte_tokenizer import tokenizer_files
+from _llama import save_llama
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.importorskip("transformers")
@@ -17,17 +15,7 @@ TRAINING = ("--tokens", "2048", "--length", "32", "--batch", "4")
 
 @pytest.fixture
 def llama(notes: Path) -> Path:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=256, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=512, eos_token_id=None, bos_token_id=None,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained("llama")
-    for name, content in tokenizer_files().items():
-        (Path("llama") / name).write_bytes(content)
-    return Path("llama")
+    return save_llama(Path("llama"))
 
 
 def test_a_draft_is_trained_in_the_models_tokens_and_drafts_for_it(llama: Path, call: Call) -> None:

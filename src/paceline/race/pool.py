@@ -80,8 +80,8 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch, lock: Lock | 
     context = multiprocessing.get_context("forkserver")
     # Once here, not in every cell: torch._dynamo comes with the first meta tensor and costs a second, and a cell
     # imports the main file anew (on Python 3.11, whatever is asked for), which in a script means most of the rest.
-    given = any(getattr(cell.job.event.task, "model", None) for cell in waiting)  # what tasks on a given model name
-    context.set_forkserver_preload(["__main__", "paceline.race.run", "torch._dynamo", *(OPENING if given else ())])
+    opening = OPENING if on_given_models(waiting) else ()
+    context.set_forkserver_preload(["__main__", "paceline.race.run", "torch._dynamo", *opening])
     resource_tracker.ensure_running()  # the server would start it, which lets interrupts through again
     with _interrupts_blocked():
         forkserver.ensure_running()
@@ -109,6 +109,11 @@ def run_cells(cells: Sequence[Cell], limits: Limits, watch: Watch, lock: Lock | 
         finally:
             for item in running:
                 _stop(item)
+
+
+def on_given_models(cells: Sequence[Cell]) -> bool:
+    """Whether some of them open a pretrained model, which tasks on one name."""
+    return any(getattr(cell.job.event.task, "model", None) for cell in cells)
 
 
 @contextmanager
