@@ -8,11 +8,14 @@ pytest.importorskip("transformers")
 from paceline.claims import _recall
 from paceline.claims._options import KINDS, OPTIONS, Options, agreement
 from paceline.claims._pretrained import TINY
-from paceline.claims._retrieval import Haystacks, open_tiny_or
+from paceline.claims._read_once import KEPT, read_context, read_whole
+from paceline.claims._retrieval import ALL, Haystacks, open_tiny_or
 from paceline.claims.context import gemfilter, quest, set_based, tokenselect
 from paceline.context.full import Full
 from paceline.context.h2o import H2O
 from paceline.context.quest import Quest
+from paceline.context.sinks import Sinks
+from paceline.context.tokenselect import TokenSelect
 from paceline.core.errors import PacelineError
 from paceline.core.tolerances import close
 from paceline.race.contestant import Event, Job
@@ -41,13 +44,43 @@ def test_every_answer_stands_in_the_haystack_of_the_stated_length():
     assert kinds == {"passkey", "needle", "multi_key"}
 
 
+def test_all_questions_are_about_different_facts_of_the_same_haystack():
+    few, item = (Haystacks(TINY, LENGTHS, asked).drawn(1, MODEL) for asked in (2, ALL))
+    assert item.context == few.context and all(question in item.questions for question in few.questions)
+    assert len({MODEL.words.decode(question.ids) for question in item.questions}) == len(item.questions) == ALL
+
+
+@pytest.mark.parametrize("policy", [Full(), Quest(8, 64, 1), TokenSelect(64, 4, 8), Sinks(64), H2O(64, 32)], ids=str)
+def test_a_context_that_was_read_for_others_is_remembered_as_if_read_anew(policy, tmp_path):
+    task = Haystacks(TINY, LENGTHS, 2)
+    lm, ids, at = MODEL.lm.under(policy), task.drawn(1, MODEL).context, job(task, 1, tmp_path / "a" / "b" / "c" / "d")
+    with torch.no_grad():
+        _, anew = read_whole(lm, ids)
+        first, flops = read_context(at, lm, ids)
+        again, same = read_context(at, lm, ids)
+    for state in (first, again):
+        assert (state.length, state.nbytes, state.of) == (anew.length, anew.nbytes, anew.of)
+        for mine, theirs in zip(state.layers, anew.layers, strict=True):
+            assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert flops == same > 0
+
+
+def test_of_the_contexts_the_last_few_are_kept(tmp_path):
+    task, lm, place = Haystacks(TINY, (700,), 2), MODEL.lm.under(Full()), tmp_path / "a" / "b" / "c" / "d"
+    with torch.no_grad():
+        for seed in range(KEPT + 2):
+            read_context(job(task, seed, place), lm, task.drawn(seed, MODEL).context)
+    left = {path.name for path in tmp_path.rglob("context-*.safetensors")}
+    assert left == {f"context-{seed}.safetensors" for seed in range(2, KEPT + 2)}
+
+
 def test_one_question_goes_through_the_kinds():
     task = Haystacks(TINY, LENGTHS, 1)
     assert [task.drawn(seed, MODEL).questions[0].kind for seed in range(3)] == ["passkey", "needle", "multi_key"]
 
 
 def test_too_many_questions_are_refused():
-    with pytest.raises(PacelineError, match="1 or 2 questions"):
+    with pytest.raises(PacelineError, match="1, 2 or 6 questions"):
         Haystacks(TINY, LENGTHS, 3)
 
 

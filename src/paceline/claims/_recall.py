@@ -10,7 +10,6 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from paceline.claims._pretrained import UNCOUNTED
+from paceline.claims._read_once import read_context, read_whole
 from paceline.claims._retrieval import Haystacks, open_tiny_or
 from paceline.context._contract import Policy
 from paceline.context._reader import Reader
@@ -52,9 +52,7 @@ def hidden(job: Job, choose: Choose, report: Report) -> Outcome:
     lm, told = base.under(policy), Told()
     torch.manual_seed(derive(job.seed, "chance"))
     began = time.monotonic()
-    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
-        _, start = read_whole(lm, item.context)
-    flops = float(counter.get_total_flops())
+    start, flops = read_context(job, lm, item.context)
     for number, question in enumerate(item.questions):
         logits, state = _feed(lm, [*question.ids, *question.answer[:-1]], start, told, len(item.context))
         told.answer(logits[-len(question.answer) :], question.answer)
@@ -121,14 +119,6 @@ class Told:
         parameters = sum(p.numel() for p in lm.parameters())
         bill = Ledger(tokens, flops, seconds, calls, parameters, state.nbytes)
         return Outcome(self.items, [], bill, {name: fmean(values) for name, values in self.meters.items()})
-
-
-def read_whole(lm: Llama, ids: Sequence[int]) -> tuple[Float[Tensor, "1 1 v"], State]:
-    """Logits after a prompt that is read in one piece, without those of its other tokens, and the state."""
-    empty = lm.initial_state(1)
-    lm.check_length(len(ids))
-    x, layers = lm.through(lm.embed(torch.tensor([list(ids)])), empty.layers, 0)
-    return lm.head(x[:, -1:]), replace(empty, layers=layers, length=len(ids))
 
 
 def _feed(lm: Llama, ids: Sequence[int], state: State, told: Told, before: int) -> tuple[Float[Tensor, "t v"], State]:

@@ -5,8 +5,9 @@
     needle     "The best thing to do in Lisbon is to fly a kite on the beach."      asked: what to do
     multi_key  "The magic number of amber is 20773.", four words with numbers       asked: that of one word
 
-A seed hides all of them at random depths of one text, asks for the number of one word, and for the pass key (even
-seeds) or the needle (odd seeds); the length goes round by seed. The text's own continuation is kept to be predicted.
+A seed hides all of them at random depths of one text, and asks for all, or for the number of one word and the pass key
+(even seeds) or the needle (odd seeds); the length goes round by seed. The text's own continuation is kept to be
+predicted.
 """
 
 import platform
@@ -32,6 +33,8 @@ DEEDS = (
 )  # fmt: skip
 KEYS = 4
 """Words with numbers in a haystack."""
+ALL = KEYS + 2
+"""Facts in a haystack."""
 EDGE = 16
 """Tokens at either end of a haystack without a fact."""
 
@@ -61,11 +64,11 @@ class Haystacks(Untrained):
     Args:
         model: whose tokens; see `lm.pretrained`, or `TINY`.
         lengths: tokens of a context, facts included, one after the other by seed.
-        asked: how many questions a seed asks, 1 (the seed's own kind in turns) or 2.
+        asked: how many questions a seed asks, 1 (the seed's own kind in turns), 2, or 6, which are all.
         text: tokens of the continuation that are predicted, too.
 
     Raises:
-        PacelineError: `asked` is neither, or there is no length.
+        PacelineError: `asked` is none of them, or there is no length.
     """
 
     name = "recall"
@@ -77,8 +80,8 @@ class Haystacks(Untrained):
     vocab_size = 0
 
     def __init__(self, model: str, lengths: Sequence[int], asked: int = 2, text: int = 0) -> None:
-        if asked not in (1, 2) or not lengths or text < 0:
-            raise PacelineError(f"Haystacks ask 1 or 2 questions about texts of some length, not {asked}.")
+        if asked not in (1, 2, ALL) or not lengths or text < 0:
+            raise PacelineError(f"Haystacks ask 1, 2 or {ALL} questions about texts of some length, not {asked}.")
         self.model, self.lengths, self.items, self.text = model, tuple(lengths), asked, text
         self.length = max(lengths)
 
@@ -100,7 +103,10 @@ class Haystacks(Untrained):
         told = [
             ("passkey", "What is the pass key? The pass key is ", key),
             ("needle", f"What is the best thing to do in {city}? The best thing to do in {city} is to", f" {deed}."),
-            ("multi_key", f"What is the magic number of {words[0]}? The magic number of {words[0]} is ", numbers[0]),
+            *(
+                ("multi_key", f"What is the magic number of {word}? The magic number of {word} is ", number)
+                for word, number in zip(words, numbers, strict=True)
+            ),
         ]
         encode = opened.words.encode
         questions = [Question(kind, encode(f"\n\n{ask}"), encode(answer)) for kind, ask, answer in told]
@@ -111,8 +117,10 @@ class Haystacks(Untrained):
         context, text = context[:bare], context[bare:]
         for place, fact in zip(sorted(draw.sample(range(EDGE, bare - EDGE), len(hidden)))[::-1], hidden, strict=True):
             context[place:place] = fact
+        if self.items == ALL:
+            return Item(context, questions, text)
         if self.items == 1:
-            return Item(context, [questions[seed % len(questions)]], text)
+            return Item(context, [questions[seed % 3]], text)
         return Item(context, [questions[seed % 2], questions[2]], text)
 
     def _read(self, tokens: int, draw: random.Random, opened: Opened) -> list[int]:
@@ -130,8 +138,9 @@ class Haystacks(Untrained):
     def describe(self) -> str:
         """See `Task.describe`."""
         lengths = ", ".join(f"{length:,}" for length in self.lengths)
+        asked = KEYS if self.items == ALL else f"one of {KEYS}"
         return (
-            f"Answer {self.items} of a pass key, a needle and one of {KEYS} numbers, hidden in {lengths} tokens of "
+            f"Answer {self.items} of a pass key, a needle and {asked} numbers, hidden in {lengths} tokens of "
             f"{self.model} by seed, from the texts of Python {platform.python_version()}; then {self.text} more tokens."
         )
 
