@@ -50,7 +50,10 @@ def test_all_questions_are_about_different_facts_of_the_same_haystack():
     assert len({MODEL.words.decode(question.ids) for question in item.questions}) == len(item.questions) == ALL
 
 
-@pytest.mark.parametrize("policy", [Full(), Quest(8, 64, 1), TokenSelect(64, 4, 8), Sinks(64), H2O(64, 32)], ids=str)
+POLICIES = [Full(), Quest(8, 64, 1), TokenSelect(64, 4, 8), Sinks(64), H2O(64, 32)]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
 def test_a_context_that_was_read_for_others_is_remembered_as_if_read_anew(policy, tmp_path):
     task = Haystacks(TINY, LENGTHS, 2)
     lm, ids, at = MODEL.lm.under(policy), task.drawn(1, MODEL).context, job(task, 1, tmp_path / "a" / "b" / "c" / "d")
