@@ -25,7 +25,8 @@ LENGTHS = (700, 900)
 
 
 def job(task, seed, folder):
-    return Job(Event(task, 0, 1, 1), seed, 0.0, folder)
+    """A cell whose race lies in the folder: what its cells share is kept in the race's, four levels up."""
+    return Job(Event(task, 0, 1, 1), seed, 0.0, folder / "model" / "task" / "0" / "0")
 
 
 def test_every_answer_stands_in_the_haystack_of_the_stated_length():
@@ -56,7 +57,7 @@ POLICIES = [Full(), Quest(8, 64, 1), TokenSelect(64, 4, 8), Sinks(64), H2O(64, 3
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
 def test_a_context_that_was_read_for_others_is_remembered_as_if_read_anew(policy, tmp_path):
     task = Haystacks(TINY, LENGTHS, 2)
-    lm, ids, at = MODEL.lm.under(policy), task.drawn(1, MODEL).context, job(task, 1, tmp_path / "a" / "b" / "c" / "d")
+    lm, ids, at = MODEL.lm.under(policy), task.drawn(1, MODEL).context, job(task, 1, tmp_path)
     with torch.no_grad():
         _, anew = read_whole(lm, ids)
         first, flops = read_context(at, lm, ids)
@@ -69,10 +70,10 @@ def test_a_context_that_was_read_for_others_is_remembered_as_if_read_anew(policy
 
 
 def test_of_the_contexts_the_last_few_are_kept(tmp_path):
-    task, lm, place = Haystacks(TINY, (700,), 2), MODEL.lm.under(Full()), tmp_path / "a" / "b" / "c" / "d"
+    task, lm = Haystacks(TINY, (700,), 2), MODEL.lm.under(Full())
     with torch.no_grad():
         for seed in range(KEPT + 2):
-            read_context(job(task, seed, place), lm, task.drawn(seed, MODEL).context)
+            read_context(job(task, seed, tmp_path), lm, task.drawn(seed, MODEL).context)
     left = {path.name for path in tmp_path.rglob("context-*.safetensors")}
     assert left == {f"context-{seed}.safetensors" for seed in range(2, KEPT + 2)}
 

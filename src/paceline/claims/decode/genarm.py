@@ -209,7 +209,7 @@ def traded(base: Decoder, models: dict[str, Decoder], prompts: Tensor, made: int
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
     corpus, smoke = default_corpus(corpora), budget == "smoke"
-    sizes = {"smoke": (16, 2, 6, 8), "cpu": (768, 96, 48, 128), "gpu": (49_152, 6_144, 48, 1_024)}[budget]
+    sizes = {"smoke": (64, 2, 16, 8), "cpu": (768, 96, 48, 128), "gpu": (49_152, 6_144, 48, 1_024)}[budget]
     tokens, parameters, batch = {
         "smoke": (1_024, 20_000, 2),
         "cpu": (300_000, 80_000, 16),
