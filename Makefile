@@ -9,7 +9,7 @@ race: .venv/ready
 	$(BIN)/paceline race --on-model smollm2
 
 test: lint types browser
-	GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 2 --dist loadfile  # as the command line sets it: two workers share cores
+	GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # as the command line sets it: two workers share cores
 
 lint: .venv/dev
 	$(BIN)/ruff check .

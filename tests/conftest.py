@@ -6,6 +6,11 @@ import jaxtyping
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those of the whole product first: they are few and long, and one that is left for the end keeps all waiting."""
+    items.sort(key=lambda item: len(item.path.parts))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_server() -> Iterator[None]:
     """All races of these tests get their cells from one server, which the first starts: it can open models, too."""
