@@ -93,6 +93,37 @@ def test_the_vote_is_part_of_the_state() -> None:
             assert torch.equal(logits, alone[row][:, i - 20 : i - 19])
 
 
+def test_votes_on_four_bits_read_the_codes_alone_and_nearly_agree() -> None:
+    k, v, q, new = (draw(20 + i, 1, heads, n, 64) for i, (heads, n) in enumerate(((2, 300), (2, 300), (4, 1), (2, 1))))
+    exact, coded = (TokenSelect(60, 2, 8, four_bits=four) for four in (False, True))
+    _, expected = exact.attend(q, new, new, after(exact, k, v), NEXT)
+    start = after(coded, k, v)
+    assert start["codes"].shape == (1, 2, 0, 32)
+    _, memory = coded.attend(q, new, new, start, NEXT)
+    both = set(memory["voted"][0].tolist()) & set(expected["voted"][0].tolist())
+    assert 40 <= len(both) < 50  # of 50, where ten would be there by chance
+    assert coded.meters()["read"] == pytest.approx((60 + 301 / 2 / 16) / 301)  # of float64 keys a sixteenth
+    damaged = {**memory, "k": torch.full_like(memory["k"], torch.nan)}
+    _, again = coded.attend(-q, new, new, damaged, NEXT)
+    assert again["codes"].shape[2] == 302 and not torch.equal(again["voted"], memory["voted"])
+
+
+def test_the_range_of_the_codes_is_taken_anew_once_the_cache_has_doubled() -> None:
+    policy = TokenSelect(8, 1, 2, threshold=2.0, four_bits=True)
+    k, q = draw(30, 1, 2, 20, 4), draw(31, 1, 4, 1, 4)
+    memory = policy.attend(q, k[:, :, :1], k[:, :, :1], after(policy, k, k), NEXT)[1]
+    assert memory["low"].shape == (1, 2, 1, 4)
+    large = torch.full((1, 2, 1, 4), 100.0, dtype=DTYPE)
+    grown = policy.attend(q, large, large, memory, NEXT)[1]
+    assert torch.equal(grown["step"], memory["step"]) and grown["codes"].shape[2] == 22
+    several = policy.attend(q.expand(-1, -1, 30, -1), *[draw(32, 1, 2, 30, 4)] * 2, grown, NEXT)[1]
+    assert several["codes"].shape[2] == 22
+    anew = policy.attend(q, large, large, several, NEXT)[1]
+    assert anew["codes"].shape[2] == 53 and (anew["step"] > 10 * memory["step"]).all()
+
+
 def test_nonsense_is_refused() -> None:
+    with pytest.raises(PacelineError, match="do not fill bytes"):
+        TokenSelect(four_bits=True).empty(1, 1, 5, torch.empty(0))
     with pytest.raises(PacelineError, match="nothing to choose"):
         TokenSelect(80, 16, 64)

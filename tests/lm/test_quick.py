@@ -110,7 +110,7 @@ def test_all_layers_in_one_loop_read_a_long_cache_in_pieces(
 
 POLICIES = (
     Quest(4, 16, 1), Quest(4, 17, 0, together=True), Quest(3, 7, 0), TokenSelect(16, 2, 4),
-    TokenSelect(9, 0, 3, threshold=2.0),
+    TokenSelect(9, 0, 3, threshold=2.0), TokenSelect(10, 2, 3, four_bits=True),
 )  # fmt: skip
 
 

@@ -71,12 +71,12 @@ def run(
         start = load_model(Path(mixer)) if os.path.isdir(mixer) else None
         if start and (params or layers):
             raise PacelineError(f"{mixer} has its size: leave --params and --layers out to go on with it.")
+        under = None if objective is None else objective_of(objective)
+        if under is not None and (start or tokenizer is not None):
+            raise PacelineError("--objective trains fresh models of bytes: leave --tokenizer and the folder out.")
         reads = _reads(tokenizer, None if start is None else Path(mixer), start and start[1].task)
         size, named, usual = (256, Text.name, BYTES) if reads is None else (vocabulary(reads), TokenText.name, TOKENS)
-        under = None if objective is None else objective_of(objective)
         if under is not None:
-            if start or reads is not None:
-                raise PacelineError("--objective trains fresh models of bytes: leave --tokenizer and the folder out.")
             size, named = size + under.extra_tokens, Denoising.name if under.extra_tokens else named
         plan = [mixer] * (layers or LAYERS)
         config = start[1] if start else fit(plan, size, params or usual, named, feed_forward=feed_forward)

@@ -1,13 +1,16 @@
 """A step of one token that reads chosen tokens of its cache, in compiled loops: for processors with numba."""
 
 import importlib
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
+
+_NO_CODES = torch.empty(1, 1, 0, 1, dtype=torch.uint8)
+_SCRATCH = [torch.empty(0)]
 
 
 @cache
@@ -46,36 +49,40 @@ def pages_of(
     return out
 
 
-def voted_by(
-    q: Float[Tensor, "1 h 1 s"], keys: Float[Tensor, "1 g n s"], low: int, high: int, count: int
-) -> Int[Tensor, "1 m"]:
-    """The `count` tokens between `low` and `high` for which the heads vote (`tokenselect.py`), ascending."""
-    loops, groups, width = _loops(), keys.shape[1], q.shape[3]
-    loops.use_threads(torch.get_num_threads())
-    grouped = q.reshape(groups, -1, width)
-    share = grouped.shape[1]
-    padded = functional.pad(grouped, (0, 0, 0, -share % 4))
-    raw, votes = q.new_empty(groups, padded.shape[1], high - low).numpy(), q.new_empty(high - low).numpy()
-    best = torch.empty(count, dtype=torch.long)
-    loops.vote(padded.contiguous().numpy(), share, _whole(keys), low, high, raw, votes)
-    loops.best(votes, count, best.numpy())
-    return (best + low).unsqueeze(0)
-
-
-def read_tokens(
+def select(
     q: Float[Tensor, "1 h 1 s"],
     keys: Float[Tensor, "1 g n s"],
     values: Float[Tensor, "1 g n s"],
-    first: int,
-    chosen: Int[Tensor, " m"],
-    last: int,
-) -> Float[Tensor, "1 h 1 s"]:
-    """What all heads read of the `first` tokens, the chosen ones between, and the `last`."""
-    loops, out, held = _loops(), q.new_empty(q.shape), keys.shape[2]
+    codes: Mapping[str, Tensor],
+    sinks: int,
+    local: int,
+    threshold: float,
+    last: Float[Tensor, "1 _"],
+    voted: Int[Tensor, "1 _"],
+    count: int,
+) -> tuple[Float[Tensor, "1 h 1 s"], Float[Tensor, "1 _"], Int[Tensor, "1 m"], bool]:
+    """A step of `tokenselect.py`: what the heads read, the query that voted last, the `count` tokens that it chose
+    between the first `sinks` and the last `local`, and whether it is this one.
+
+    `codes` are codes of 4 bits with their `low` and `step`, the newest token's still to be written, or empty.
+    """
+    loops, held = _loops(), keys.shape[2]
     loops.use_threads(torch.get_num_threads())
-    tokens = torch.cat((torch.arange(first), chosen, torch.arange(held - last, held)))
-    weights = q.new_empty(q.shape[1], len(tokens)).numpy()
-    loops.read_all(
-        q[0, :, 0].contiguous().numpy(), *map(_whole, (keys, values)), tokens.numpy(), weights, out[0, :, 0].numpy()
-    )
-    return out
+    out, voter, chosen = q.new_empty(q.shape), q.new_empty(1, q[0].numel()), voted.new_empty(1, count)
+    given = (codes["codes"], codes["low"], codes["step"]) if codes else (_NO_CODES, q[:, :0], q[:, :0])
+    groups, asked = keys.shape[1], held - sinks - local
+    fours = -(-q.shape[1] // groups // 4) * 4
+    scratch = _scratch(groups * fours * asked + asked)
+    votes = loops.select(
+        q[0, :, 0].contiguous().numpy(), _whole(keys), _whole(values), _whole(given[0]), given[1][0, :, 0].numpy(),
+        given[2][0, :, 0].numpy(), held, sinks, local, threshold, last[0].numpy(), voted[0].numpy(), voter[0].numpy(),
+        chosen[0].numpy(), scratch[asked:].reshape(groups, fours, asked), scratch[:asked], out[0, :, 0].numpy(),
+    )  # fmt: skip
+    return out, voter, chosen, votes
+
+
+def _scratch(size: int) -> Any:
+    """Numbers that a step writes and forgets, always in the same place: new memory would have to be cleared."""
+    if _SCRATCH[0].numel() < size:
+        _SCRATCH[0] = torch.empty(2 * size)
+    return _SCRATCH[0].numpy()[:size]

@@ -15,6 +15,7 @@ LOG2_E = np.float32(np.log2(np.e))
 C1, C2, C3, C4, C5, C6 = (np.float32(np.log(2) ** i / np.prod(np.arange(1, i + 1))) for i in range(1, 7))
 LEAST, HALF, ONE = np.float32(-126.0), np.float32(0.5), np.float32(1.0)
 BIAS, MANTISSA = np.int32(127), np.int32(23)
+TINY, TOP = np.finfo(np.float32).tiny, np.float32(15)
 BLOCK = 64
 
 
@@ -110,11 +111,10 @@ def _pages(  # type: ignore[no-untyped-def]
         read(q[h], keys[h // share], values[h // share], tokens[h, :n], weights[h], out[h])
 
 
-def _vote(q, share, keys, low, high, raw, votes):  # type: ignore[no-untyped-def]
-    """`votes` (n,), the sum over heads of softmax(q K') over the tokens from `low` to `high`.
+def _products(q, keys, low, high, raw):  # type: ignore[no-untyped-def]
+    """`raw` (g, r, n), what the queries q (g, r, s) score on the keys from `low` to `high`.
 
-    q (g, r, s) has the `share` heads of each key head, padded to fours: each key is read for four at once. `raw`
-    (g, r, n) is scratch.
+    r has the heads of each key head, padded to fours: each key is read for four at once.
     """
     groups, rows, width = q.shape
     n = high - low
@@ -133,6 +133,32 @@ def _vote(q, share, keys, low, high, raw, votes):  # type: ignore[no-untyped-def
                     c += q2[i] * x
                     d += q3[i] * x
                 raw[g, r, j], raw[g, r + 1, j], raw[g, r + 2, j], raw[g, r + 3, j] = a, b, c, d
+
+
+def _code_products(q, codes, low, high, raw):  # type: ignore[no-untyped-def]
+    """The same on codes of 4 bits (g, m, s / 2), the first half of a key in the lower ones."""
+    groups, rows, width = q.shape
+    n, half = high - low, width // 2
+    blocks = (n + BLOCK - 1) // BLOCK
+    for piece in numba.prange(groups * blocks):
+        g, start = piece // blocks, piece % blocks * BLOCK
+        for r in range(0, rows, 4):
+            q0, q1, q2, q3 = q[g, r], q[g, r + 1], q[g, r + 2], q[g, r + 3]
+            for j in range(start, min(start + BLOCK, n)):
+                code = codes[g, low + j]
+                a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                for i in range(half):
+                    x, y = np.float32(np.int32(code[i] & 15)), np.float32(np.int32(code[i] >> 4))
+                    a += q0[i] * x + q0[i + half] * y
+                    b += q1[i] * x + q1[i + half] * y
+                    c += q2[i] * x + q2[i + half] * y
+                    d += q3[i] * x + q3[i + half] * y
+                raw[g, r, j], raw[g, r + 1, j], raw[g, r + 2, j], raw[g, r + 3, j] = a, b, c, d
+
+
+def _total(raw, share, votes):  # type: ignore[no-untyped-def]
+    """`votes` (n,), the sum of the softmax of the first `share` rows of each key head's scores `raw` (g, r, n)."""
+    groups, _, n = raw.shape
     for h in numba.prange(groups * share):
         row, top, total = raw[h // share, h % share], np.float32(-np.inf), np.float32(0)
         for j in range(n):
@@ -157,5 +183,72 @@ def _read_all(q, keys, values, tokens, weights, out):  # type: ignore[no-untyped
         read(q[h], keys[h // share], values[h // share], tokens, weights[h], out[h])
 
 
-pages, vote, read_all = compiled(_pages), compiled(_vote), compiled(_read_all)
-__all__ = ["best", "pages", "read_all", "use_threads", "vote"]
+def _alike(one, other):  # type: ignore[no-untyped-def]
+    """The cosine of the angle between two vectors."""
+    product, a, b = np.float32(0), np.float32(0), np.float32(0)
+    for i in range(len(one)):
+        product += one[i] * other[i]
+        a += one[i] * one[i]
+        b += other[i] * other[i]
+    return product / (np.sqrt(a) * np.sqrt(b))
+
+
+def _encode(keys, low, step, at, codes):  # type: ignore[no-untyped-def]
+    """The token `at` of `codes`, as `quantised.encode` writes it."""
+    half = keys.shape[2] // 2
+    for g in range(len(keys)):
+        for i in range(half):
+            byte = 0
+            for c, shift in ((i, 0), (i + half, 4)):
+                code = np.rint((keys[g, at, c] - low[g, c]) / max(step[g, c], TINY))
+                byte |= int(min(max(code, np.float32(0)), TOP)) << shift
+            codes[g, at, i] = byte
+
+
+def _select(  # type: ignore[no-untyped-def]
+    q, keys, values, codes, low, step, held, sinks, local, threshold, last, chosen, voter, voted, raw, sums, out
+):
+    """A step of `tokenselect.py`, the newest token being in `keys` and `values` alone; whether it voted.
+
+    `last` is the query that voted last, or empty, and `chosen` for what; `voter` and `voted` become what they are after
+    this step. `codes` (g, m, s / 2) has room for the newest token too, or no tokens at all where votes read the keys.
+    `raw` (g, r, n) and `sums` (n,) are scratch, r the heads of a key head in whole fours and n the tokens voted on.
+    """
+    heads, width = q.shape
+    groups, high = len(keys), held - local
+    share, count = heads // groups, len(voted)
+    coded = codes.shape[1] > 0
+    if coded:
+        encode(keys, low, step, held - 1, codes)
+    flat = q.reshape(-1)
+    votes = len(last) == 0 or alike(flat, last) < threshold
+    if votes:
+        grouped = np.zeros((groups, raw.shape[1], width), np.float32)
+        for h in range(heads):
+            for c in range(width):
+                scale = step[h // share, c] if coded else ONE
+                grouped[h // share, h % share, c] = q[h, c] * scale
+        if coded:
+            code_products(grouped, codes, sinks, high, raw)
+        else:
+            products(grouped, keys, sinks, high, raw)
+        total(raw, share, sums)
+        best(sums, count, voted)
+        voted += sinks
+        voter[:] = flat
+    else:
+        voted[:] = chosen
+        voter[:] = last
+    tokens = np.empty(sinks + count + local, np.int64)
+    tokens[:sinks] = np.arange(sinks)
+    tokens[sinks : sinks + count] = voted
+    tokens[sinks + count :] = np.arange(high, held)
+    read_all(q, keys, values, tokens, np.empty((heads, len(tokens)), np.float32), out)
+    return votes
+
+
+products, code_products, total = compiled(_products), compiled(_code_products), compiled(_total)
+alike, encode = compiled(_alike, parallel=False), compiled(_encode, parallel=False)
+pages, read_all = compiled(_pages), compiled(_read_all)
+select = compiled(_select)
+__all__ = ["pages", "select", "use_threads"]

@@ -72,18 +72,22 @@ class Quantised(Policy):
 
 def pack(x: Tensor, span: int, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     """Codes (b, g, n, s bits / 8), low and step: of each channel over `span` > 1 tokens, or of each token if 1."""
-    top = 2**bits - 1
     if span == 1:
         low, high = torch.aminmax(x, dim=-1, keepdim=True)
     else:
         low, high = torch.aminmax(x.unflatten(2, (-1, span)), dim=3)
-    step = (high - low) / top
+    step = (high - low) / (2**bits - 1)
+    return encode(x, low, step, bits), low, step
+
+
+def encode(x: Tensor, low: Tensor, step: Tensor, bits: int) -> Tensor:
+    """Codes (b, g, n, s bits / 8) of x; what lies outside the range gets its end."""
     codes = (x - _spread(low, x.shape[2])) / _spread(step, x.shape[2]).clamp_min(torch.finfo(x.dtype).tiny)
-    codes = codes.round().clamp(0, top).to(torch.uint8)
+    codes = codes.round().clamp(0, 2**bits - 1).to(torch.uint8)
     if bits == 4:
         first, second = codes.chunk(2, dim=-1)
         codes = first | (second << 4)
-    return codes, low, step
+    return codes
 
 
 def unpack(codes: Tensor, low: Tensor, step: Tensor, bits: int) -> Tensor:
@@ -94,8 +98,8 @@ def unpack(codes: Tensor, low: Tensor, step: Tensor, bits: int) -> Tensor:
 
 
 def _spread(x: Tensor, tokens: int) -> Tensor:
-    """One a token, from one a group."""
-    return x if x.shape[2] == tokens else x.repeat_interleave(tokens // x.shape[2], dim=2)
+    """One a token, from one a group; one of all tokens stays as it is."""
+    return x if x.shape[2] in (1, tokens) else x.repeat_interleave(tokens // x.shape[2], dim=2)
 
 
 def full_budget(length: int) -> list[Policy]:

@@ -11,22 +11,23 @@ state. As in the authors' code the softmax is of the bare products, without 1 / 
 Departures: prompts are read in full (the authors also read them in chunks of 512, each choosing by its mean query).
 Keys and queries keep their true rotary positions, where the authors turn them anew within the selection, which reads
 texts longer than the model's positions; so here consecutive queries differ by their rotation too, and less is reused.
-A read of several tokens at once forgets the vote.
+A read of several tokens at once forgets the vote. With `four_bits` votes look at a copy of the keys in 4 bits, an
+eighth of the keys' bytes in float32, whose range by channel is taken anew whenever the cache has doubled; what is read
+after the vote is exact as before.
 """
-
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from paceline.context._chosen import read_tokens, voted_by
+from paceline.context._chosen import select
 from paceline.context._contract import Memory, Place, Policy, read
 from paceline.context._rows import gather, whole
+from paceline.context.quantised import encode, pack, unpack
 from paceline.core.card import Paper
 from paceline.core.errors import PacelineError
-from paceline.core.growing import append, empty
+from paceline.core.growing import append, empty, room
 
 PAPERS = (
     Paper(
@@ -47,14 +48,17 @@ class TokenSelect(Policy):
         sinks: how many of them are the first ones.
         local: how many are the last ones.
         threshold: of the cosine similarity of queries, from which the vote is held; above 1 each step votes.
+        four_bits: whether votes look at a copy of the keys in 4 bits. Departs from the paper.
 
     Raises:
-        PacelineError: sinks and window leave nothing to vote for.
+        PacelineError: sinks and window leave nothing to vote for; or, when it is used, 4 bits of heads of an odd width.
     """
 
     pieces = "several"
 
-    def __init__(self, tokens: int = 256, sinks: int = 16, local: int = 64, threshold: float = 0.9) -> None:
+    def __init__(
+        self, tokens: int = 256, sinks: int = 16, local: int = 64, threshold: float = 0.9, four_bits: bool = False
+    ) -> None:
         whole("TokenSelect", 1, tokens=tokens, local=local)
         whole("TokenSelect", 0, sinks=sinks)
         if sinks + local >= tokens:
@@ -62,13 +66,21 @@ class TokenSelect(Policy):
                 f"TokenSelect: {sinks} sinks and {local} last tokens leave nothing to choose of {tokens}: give more."
             )
         self.tokens, self.sinks, self.local, self.threshold = tokens, sinks, local, threshold
+        self.four_bits = four_bits
         self._read = self._held = 0.0
         self._steps = self._reused = 0
 
     def empty(self, batch: int, heads: int, width: int, like: Tensor) -> Memory:
-        """See `Policy.empty`. `voter` (b, h s) is the query that voted, `voted` (b, m) the tokens, in order."""
+        """See `Policy.empty`. `voter` (b, h s) is the query that voted, `voted` (b, m) the tokens, in order; `codes`
+        (b, g, n, s / 2) is what votes read instead of keys, with a `low` and a `step` for each channel."""
         nothing = empty(batch, heads, width, like)
-        return {"k": nothing, "v": nothing.clone(), **self._no_vote(like, batch)}
+        memory = {"k": nothing, "v": nothing.clone(), **self._no_vote(like, batch)}
+        if not self.four_bits:
+            return memory
+        if width % 2:
+            raise PacelineError(f"TokenSelect: heads of width {width} do not fill bytes with 4 bits: leave them out.")
+        codes = empty(batch, heads, width // 2, like).to(torch.uint8)
+        return {**memory, "codes": codes, "low": nothing.clone(), "step": nothing.clone()}
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place) -> tuple[Tensor, Memory]:
         """See `Policy.attend`."""
@@ -79,14 +91,14 @@ class TokenSelect(Policy):
         batch, groups, held, _ = keys.shape
         if q.shape[2] > 1 or held <= self.tokens:
             self._read, self._held = self._read + held, self._held + held
-            return read(q, keys, values), {"k": keys, "v": values, **self._no_vote(q, batch)}
-        voter, voted = self._vote(q, keys, memory, self._best)
+            return read(q, keys, values), {**memory, "k": keys, "v": values, **self._no_vote(q, batch)}
+        codes = self._codes(keys, memory)
+        voter, voted = self._vote(q, keys, codes, memory)
         at = torch.arange(held, device=q.device).expand(batch, -1)
         tokens = torch.cat((at[:, : self.sinks], voted, at[:, held - self.local :]), dim=1)
         index = tokens.unsqueeze(1).expand(-1, groups, -1)
         out = read(q, gather(keys, index), gather(values, index))
-        self._read, self._held = self._read + self.tokens, self._held + held
-        return out, {"k": keys, "v": values, "voter": voter, "voted": voted}
+        return out, {"k": keys, "v": values, "voter": voter, "voted": voted, **codes}
 
     def attend_quickly(
         self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place
@@ -98,30 +110,30 @@ class TokenSelect(Policy):
         keys, values = append(memory["k"], k), append(memory["v"], v)
         if place.layer == 0:
             self._clear()
-        voter, voted = self._vote(q, keys, memory, self._best_quickly)
-        out = read_tokens(q, keys, values, self.sinks, voted[0], self.local)
-        self._read, self._held = self._read + self.tokens, self._held + held
-        return out, {"k": keys, "v": values, "voter": voter, "voted": voted}
+        codes = self._codes(keys, memory, later=True)
+        count = self.tokens - self.sinks - self.local
+        out, voter, voted, votes = select(
+            q, keys, values, codes, self.sinks, self.local, self.threshold, memory["voter"], memory["voted"], count
+        )
+        self._count(q, keys, int(votes))
+        return out, {"k": keys, "v": values, "voter": voter, "voted": voted, **codes}
 
     def meters(self) -> dict[str, float]:
         """Of the last call: `read`, the share of the bytes of all keys and values; `reused`, that of votes held."""
         meters = {"read": self._read / self._held} if self._held else {}
         return {**meters, "reused": self._reused / self._steps} if self._steps else meters
 
-    def _vote(
-        self, q: Tensor, keys: Tensor, memory: Memory, best_of: Callable[[Tensor, Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _vote(self, q: Tensor, keys: Tensor, codes: Memory, memory: Memory) -> tuple[Tensor, Tensor]:
         """The query that voted last, and what it chose."""
-        query, last, held = q.flatten(1), memory["voter"], keys.shape[2]
+        query, last = q.flatten(1), memory["voter"]
         stale = torch.ones(len(q), dtype=torch.bool, device=q.device)
         if last.shape[1]:
             stale = functional.cosine_similarity(query, last, dim=1) < self.threshold
         votes = int(stale.sum())
-        self._steps, self._reused = self._steps + len(q), self._reused + len(q) - votes
+        self._count(q, keys, votes)
         if not votes:
             return last, memory["voted"]
-        self._read += held / 2 * votes / len(q)  # keys without values
-        best = best_of(q, keys)
+        best = self._best(q, unpack(codes["codes"], codes["low"], codes["step"], 4) if codes else keys)
         if votes == len(q):
             return query, best
         return torch.where(stale[:, None], query, last), torch.where(stale[:, None], best, memory["voted"])
@@ -130,12 +142,31 @@ class TokenSelect(Policy):
         score = self._score(q, keys[:, :, self.sinks : keys.shape[2] - self.local])
         return score.topk(self.tokens - self.sinks - self.local).indices.sort().values + self.sinks
 
-    def _best_quickly(self, q: Tensor, keys: Tensor) -> Tensor:
-        return voted_by(q, keys, self.sinks, keys.shape[2] - self.local, self.tokens - self.sinks - self.local)
+    def _codes(self, keys: Tensor, memory: Memory, later: bool = False) -> Memory:
+        """The keys in 4 bits, where votes read these; `later` leaves those of the last token to be written.
+
+        The range of all is taken anew once the cache has doubled.
+        """
+        if not self.four_bits:
+            return {}
+        codes, known = memory["codes"], memory["codes"].shape[2]
+        if 2 * known < keys.shape[2]:
+            return dict(zip(("codes", "low", "step"), pack(keys, keys.shape[2], 4), strict=True))
+        low, step = memory["low"], memory["step"]
+        if later and known == keys.shape[2] - 1:
+            return {"codes": room(codes, 1), "low": low, "step": step}
+        return {"codes": append(codes, encode(keys[:, :, known:], low, step, 4)), "low": low, "step": step}
 
     def _score(self, q: Tensor, keys: Tensor) -> Tensor:
         """What ranks the tokens."""
         return vote(q, keys)
+
+    def _count(self, q: Tensor, keys: Tensor, votes: int) -> None:
+        """A step of which so many rows voted: keys without values, and what was read of both."""
+        rows, held = len(q), keys.shape[2]
+        share = 4 / (8 * keys.element_size()) if self.four_bits else 1.0
+        self._read, self._held = self._read + held / 2 * share * votes / rows + self.tokens, self._held + held
+        self._steps, self._reused = self._steps + rows, self._reused + rows - votes
 
     def _clear(self) -> None:
         self._read = self._held = 0.0
@@ -154,9 +185,9 @@ def vote(q: Float[Tensor, "b h 1 s"], keys: Float[Tensor, "b g n s"]) -> Float[T
 
 def full_budget(length: int) -> list[Policy]:
     """Settings at which it is full attention over `length` tokens."""
-    return [TokenSelect(length, 1, 2)]
+    return [TokenSelect(length, 1, 2), TokenSelect(length, 1, 2, four_bits=True)]
 
 
 def example() -> list[Policy]:
     """Small ones."""
-    return [TokenSelect(6, 1, 2), TokenSelect(5, 0, 3, threshold=2.0)]
+    return [TokenSelect(6, 1, 2), TokenSelect(5, 0, 3, threshold=2.0), TokenSelect(7, 1, 2, four_bits=True)]

@@ -6,6 +6,7 @@ The package's file is checked against its sha256 before it is converted; the con
 import json
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +83,12 @@ def _convert(gguf: Path, folder: Path) -> None:
         import accelerate  # noqa: F401 - transformers asks for these two in the middle of its work
         import gguf as reader  # noqa: F401
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
     except ImportError as error:
         raise PacelineError(f"{gguf.name} needs {error.name}: pip install 'paceline[hf]'.") from error
 
+    if not sys.stderr.isatty():  # where nobody watches, bars would bury the sentences
+        logging.disable_progress_bar()
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     loaded = AutoModelForCausalLM.from_pretrained(**place)
     del loaded.config.quantization_config  # it says how the file was, and refuses to be saved

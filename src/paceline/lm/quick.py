@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -66,23 +67,62 @@ class QuickLlama(Llama):
         mask: Tensor | None = None,
     ) -> tuple[Float[Tensor, "b t d"], tuple[Mapping[str, Tensor], ...]]:
         """See `Llama.through`."""
+        packs = self._packs() if len(x) == 1 and can(x[0]) else None
+        if packs is None:
+            return super().through(x, past, start, positions, first, mask)
+        _steps().use_threads(torch.get_num_threads())
+        at = torch.arange(start, start + x.shape[1]) if positions is None else positions[0]
+        turn = self.cos[at].numpy(), self.sin[at].numpy()
+        padding = 0 if x.shape[1] == 1 else -x.shape[1] % 4
+        rows = functional.pad(x[0], (0, 0, 0, padding)) if padding else x[0].clone()
         whole = type(self.policy) is Full and first == 0 and len(past) == self.depth and mask is None
         held = {m["k"].shape[2] for m in past} if whole else set()  # not `start`, where a prompt was cut down
-        if len(held) != 1 or len(x) > 1 or not can(x[0]) or (packs := self._packs()) is None:
-            return super().through(x, past, start, positions, first, mask)
-        steps, tokens = _steps(), x.shape[1]
-        end = held.pop() + tokens
-        steps.use_threads(torch.get_num_threads())
-        at = torch.arange(start, start + tokens) if positions is None else positions[0]
+        if len(held) == 1:
+            after = self._stacked(rows, x.shape[1], past, held.pop(), turn, packs)
+        else:
+            after = self._one_by_one(rows, x.shape[1], past, Place(first, self.depth, start, mask), turn, packs)
+        return rows[None, : x.shape[1]], after
+
+    def _stacked(
+        self, rows: Tensor, tokens: int, past: Sequence[Mapping[str, Tensor]], held: int, turn: tuple[Any, Any],
+        packs: tuple[Any, ...],
+    ) -> tuple[Mapping[str, Tensor], ...]:  # fmt: skip
+        """All layers in one loop; `rows` (t, d), padded, in and out."""
         after = tuple({name: room(m[name], tokens) for name in ("k", "v")} for m in past)
         keys, values = (tuple(m[name]._base.numpy()[0] for m in after) for name in ("k", "v"))  # type: ignore[union-attr]
-        padding = 0 if tokens == 1 else -tokens % 4
-        rows = functional.pad(x[0], (0, 0, 0, padding)) if padding else x[0].clone()
-        steps.stack(
-            rows.numpy(), tokens, self.heads, *packs, self.eps, self.cos[at].numpy(), self.sin[at].numpy(),
-            self.heads + self.groups, end, keys, values, *self._scratch(rows, end),
+        scratch = [array.numpy() for array in self._scratch(rows)]
+        _steps().stack(
+            rows.numpy(), tokens, self.heads, *packs, self.eps, *turn, self.heads + self.groups, held + tokens, keys,
+            values, *self._splits(rows, held + tokens, scratch),
         )  # fmt: skip
-        return rows[None, :tokens], after
+        return after
+
+    def _one_by_one(
+        self, rows: Tensor, tokens: int, past: Sequence[Mapping[str, Tensor]], place: Place, turn: tuple[Any, Any],
+        packs: tuple[Any, ...],
+    ) -> tuple[Mapping[str, Tensor], ...]:  # fmt: skip
+        """Two loops a layer, before attention and after it; `rows` (t, d), padded, in and out."""
+        w_qkv, s_qkv, w_o, s_o, w_up, s_up, w_down, s_down, norm_in, norm_mid = packs
+        steps, alone, memories = _steps(), tokens == 1 and place.mask is None, []
+        x, (normed, _, _, both, middle, out) = rows.numpy(), (array.numpy() for array in self._scratch(rows))
+        for i, memory in enumerate(past, place.layer):
+            qkv = rows.new_empty(len(rows), len(w_qkv[i]))  # of each layer anew: policies may keep what they are given
+            steps.before(
+                x, norm_in[i], self.eps, w_qkv[i], s_qkv[i], *turn, self.heads + self.groups, normed, qkv.numpy()
+            )
+            split = qkv[:tokens].view(1, tokens, -1, self.width).transpose(1, 2)
+            q, k, v = split.split((self.heads, self.groups, self.groups), dim=1)
+            here = replace(place, layer=i)
+            quick = self.policy.attend_quickly(q, k, v, memory, here) if alone else None
+            read, memory = self.policy.attend(q, k, v, memory, here) if quick is None else quick
+            heads = functional.pad(read.transpose(1, 2).reshape(tokens, -1), (0, 0, 0, len(rows) - tokens))
+            steps.after(
+                x, heads.numpy(), w_o[i], s_o[i], norm_mid[i], self.eps, w_up[i], s_up[i], w_down[i], s_down[i],
+                normed, both, middle, out,
+            )  # fmt: skip
+            x[:] = out
+            memories.append(memory)
+        return tuple(memories)
 
     def _packs(self) -> tuple[Any, ...] | None:
         """The layers' weights as the loops read them, or None where some layer is not plain."""
@@ -92,52 +132,21 @@ class QuickLlama(Llama):
         packs: tuple[Any, ...] | None = kept[1]
         return packs if packs is not None and _steps() is not None else None
 
-    def _scratch(self, rows: Tensor, held: int) -> tuple[Any, ...]:
-        """What a step writes and forgets, and how many pieces the cache is read in."""
-        splits = max(1, min(held // PIECE, 2 * torch.get_num_threads()))
-        share, pieces = self.heads // self.groups, self.groups * splits
-        span = -(-held // splits)
-        t = len(rows)
-        heads = self.heads * self.width
+    def _scratch(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """What a layer writes and forgets: the normed input, queries, keys and values, what is read, gates with what
+        they let through, the product of both, the output."""
         layer: Any = self.layers[0]
-        both = len(layer.gate_up.packed)
-        sizes = (
-            (t, rows.shape[1]), (t, heads + 2 * self.groups * self.width), (t, heads), (t, both), (t, both // 2),
-            (t, rows.shape[1]), (pieces, t, share, span), (pieces, t, share), (pieces, t, share),
-            (pieces, t, share, self.width),
-        )  # fmt: skip
-        return (splits, *(rows.new_empty(size).numpy() for size in sizes))
+        t, d, both = *rows.shape, len(layer.gate_up.packed)
+        heads = self.heads * self.width
+        sizes = (d, heads + 2 * self.groups * self.width, heads, both, both // 2, d)
+        return tuple(rows.new_empty(t, size) for size in sizes)
 
-    def _layer(
-        self, layer: Any, x: Tensor, memory: Mapping[str, Tensor], turn: tuple[Tensor, Tensor], place: Place
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        maps = (layer.qkv, layer.o, layer.gate_up, layer.down)
-        plain = layer.norm_q is None and all(m.bias is None and hasattr(m, "packed") for m in maps)
-        if len(x) > 1 or not plain or not can(x[0]) or (steps := _steps()) is None:
-            return super()._layer(layer, x, memory, turn, place)
-        steps.use_threads(torch.get_num_threads())
-        tokens, alone = x.shape[1], x.shape[1] == 1
-        padding = (0, 0, 0, 0 if alone else -tokens % 4)
-        rows = functional.pad(x[0], padding)
-        normed, qkv = torch.empty_like(rows), rows.new_empty(len(rows), len(layer.qkv.packed))
-        cos, sin = (t.reshape(tokens, -1).numpy() for t in turn)
-        turned = self.heads + self.groups
-        steps.before(
-            rows.numpy(), layer.norm_in.numpy(), self.eps, *_arrays(layer.qkv), cos, sin, turned, normed.numpy(),
-            qkv.numpy(),
-        )  # fmt: skip
-        split = qkv[:tokens].view(1, tokens, -1, self.width).transpose(1, 2)
-        q, k, v = split.split((self.heads, self.groups, self.groups), dim=1)
-        quick = self.policy.attend_quickly(q, k, v, memory, place) if alone and place.mask is None else None
-        heads, memory = self.policy.attend(q, k, v, memory, place) if quick is None else quick
-        heads = functional.pad(heads.transpose(1, 2).reshape(tokens, -1), padding)
-        out, both = torch.empty_like(rows), rows.new_empty(len(rows), len(layer.gate_up.packed))
-        middle = rows.new_empty(len(rows), both.shape[1] // 2)
-        steps.after(
-            rows.numpy(), heads.numpy(), *_arrays(layer.o), layer.norm_mid.numpy(), self.eps, *_arrays(layer.gate_up),
-            *_arrays(layer.down), normed.numpy(), both.numpy(), middle.numpy(), out.numpy(),
-        )  # fmt: skip
-        return out[None, :tokens], memory
+    def _splits(self, rows: Tensor, held: int, scratch: Sequence[Any]) -> tuple[Any, ...]:
+        """How many pieces the cache is read in, `scratch`, and that of the pieces."""
+        splits = max(1, min(held // PIECE, 2 * torch.get_num_threads()))
+        pieces = (self.groups * splits, len(rows), self.heads // self.groups)
+        sizes = ((*pieces, -(-held // splits)), pieces, pieces, (*pieces, self.width))
+        return (splits, *scratch, *(rows.new_empty(size).numpy() for size in sizes))
 
 
 def _packed(layers: Any) -> tuple[Any, ...] | None:

@@ -30,10 +30,12 @@ CLAIM = (
     "losses weigh the same, and at all where that of the other has the weight that suits it. Its experts specialise: "
     "where the losses weigh the same, its choices tell more of the domain, by more than 0.01 of the domain's entropy."
 )
-SEEDS = range(8, 40)
-"""A first run, on seeds 0 to 7, could not decide: these are the second's, fixed before it with its two bars unchanged.
-The bar on specialisation came after it: the first run's chosen expert had told 6.5 and 2.4 % of the domain's entropy by
-layer, against 0.4 and 0.3 %. Dense SwiGLU as wide as one expert, which had no bar, led it and is not run again."""
+SEEDS = range(40, 360)
+"""A first run, on seeds 0 to 7, could not decide, nor a second, on 8 to 39: 0.020 ahead (0.007 to 0.033) where more
+than 0.01 is asked, and 0.005 (-0.013 to 0.023) at the other's weight. These are the third's, as many as that spread
+asks for, fixed before it with all bars unchanged. The bar on specialisation came after the first: its chosen expert had
+told 6.5 and 2.4 % of the domain's entropy by layer, against 0.4 and 0.3 %. Dense SwiGLU as wide as one expert, which
+had no bar, led the first run and is not run again."""
 DOUBLE = torch.float64
 MIXER, EXPERTS, TOP, BALANCE, LIGHTER = "attention", 4, 1, 0.1, 0.03
 METHOD, MICRO, LIGHT, SHAM = "global", "sequence", "sequence, lighter", "global, dealt anew"

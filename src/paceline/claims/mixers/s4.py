@@ -26,6 +26,10 @@ CLAIM = (
     "At equal parameters and tokens S4 repeats symbols from 32 tokens back with an accuracy more than 0.1 above a "
     "plain recurrence (an exponential moving average) and more than 0.05 above itself with a random state matrix."
 )
+SEEDS = range(8, 40)
+"""A first run, on seeds 0 to 7, decided the bars (FAILS: a random matrix is 0.136 ahead on the delay) and left open
+whether HiPPO's matrix does anything on text: 0.027 ahead of a random one (-0.006 to 0.061). These are the second's,
+fixed before it with nothing else changed."""
 DOUBLE = torch.float64
 METHOD, PLAIN = "s4", "ema"
 SHAM = f"{METHOD}, random_matrix"
@@ -62,7 +66,7 @@ def design(budget: Budget, corpora: Path) -> Design:
             Model(METHOD, rates=searched, change=random_matrix),
         ],
         events=events,
-        seeds=2 if budget == "smoke" else 8,
+        seeds=2 if budget == "smoke" else SEEDS,
         bars=[
             Bar("selective_copy", METHOD, PLAIN, by=0.1, equal=0.1),
             Bar("selective_copy", METHOD, SHAM, by=0.05, equal=0.05),
