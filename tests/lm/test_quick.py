@@ -87,14 +87,14 @@ def test_all_layers_in_one_loop_read_a_long_cache_in_pieces(
     tokens: int, eight: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
-    monkeypatch.setattr("paceline.lm.quick.PIECE", 8)
+    monkeypatch.setattr("paceline.context._steps.PIECE", 8)
     plain = Llama(foreign("llama").model.float())
     quick = quicken(plain)
     if eight:
         plain, quick = Int8().apply(plain), Int8().apply(quick)
     asked = []
-    stack = type(quick)._packs
-    monkeypatch.setattr(type(quick), "_packs", lambda lm: asked.append(1) or stack(lm))
+    stack = type(quick)._maps
+    monkeypatch.setattr(type(quick), "_maps", lambda lm: asked.append(1) or stack(lm))
     ids = torch.randint(0, plain.vocab_size, (1, 61))
     with torch.no_grad():
         state = other = plain(ids[:, :30], None)[1]
@@ -105,7 +105,7 @@ def test_all_layers_in_one_loop_read_a_long_cache_in_pieces(
         torch.testing.assert_close(state.layers[-1]["v"], other.layers[-1]["v"], rtol=1e-4, atol=1e-4)
         back = quick(ids[:, 30:31], state.rewind(3 * tokens))[0]  # what was written behind is written over
         torch.testing.assert_close(back, plain(ids[:, 30:31], other.rewind(3 * tokens))[0], rtol=1e-4, atol=1e-4)
-    assert len(asked) == 4 and quick._packs() is not None
+    assert len(asked) == 4 and quick._maps() is not None
 
 
 POLICIES = (
@@ -120,8 +120,8 @@ def test_policies_choose_in_loops_what_they_choose_in_torch(policy: Policy, monk
     plain = Llama(foreign("llama").model.float()).under(policy)
     quick = quicken(plain)
     taken = []
-    loop = type(policy).attend_quickly
-    monkeypatch.setattr(type(policy), "attend_quickly", lambda *given: taken.append(loop(*given)) or taken[-1])
+    loop = type(policy).step_quickly
+    monkeypatch.setattr(type(policy), "step_quickly", lambda *given: taken.append(loop(*given)) or taken[-1])
     ids = torch.randint(0, plain.vocab_size, (1, 61))
     with torch.no_grad():
         state = other = plain(ids[:, :30], None)[1]

@@ -1,35 +1,18 @@
-"""A step that reads chosen tokens of a cache, as compiled loops: imported only where numba is installed.
+"""Attention of one token to chosen tokens of a cache, as compiled loops: imported only where numba is installed.
 
-One token of one sequence: q (h, s), keys and values (g, m, s) with room for m tokens, of which the first are held.
-Called one by one, the operations of such a step cost more than what it leaves unread.
+q (h, s), keys and values (g, m, s) with room for m tokens, of which the first are held. Called one by one, the
+operations of such a step cost more than what it leaves unread.
 """
-
-from inspect import unwrap
 
 import numba
 import numpy as np
 
-from paceline.core.compiled import compiled, use_threads
+from paceline.core.compiled import compiled
+from paceline.core.step_numba import add_weighted, dots, exponentials
 
-LOG2_E = np.float32(np.log2(np.e))
-C1, C2, C3, C4, C5, C6 = (np.float32(np.log(2) ** i / np.prod(np.arange(1, i + 1))) for i in range(1, 7))
-LEAST, HALF, ONE = np.float32(-126.0), np.float32(0.5), np.float32(1.0)
-BIAS, MANTISSA = np.int32(127), np.int32(23)
+ONE = np.float32(1.0)
 TINY, TOP = np.finfo(np.float32).tiny, np.float32(15)
 BLOCK = 64
-
-
-def _exponential(x):  # type: ignore[no-untyped-def]
-    """e^x for x <= 0: the power of the nearest whole number, written into the exponent's bits, times a polynomial of
-    the rest. A call of the library's would keep the loop from taking several numbers at once."""
-    y = max(x * LOG2_E, LEAST)
-    whole = np.floor(y + HALF)
-    r = y - whole
-    rest = (((((C6 * r + C5) * r + C4) * r + C3) * r + C2) * r + C1) * r + ONE
-    return rest * np.int32((np.int32(whole) + BIAS) << MANTISSA).view(np.float32)
-
-
-exponential = numba.njit(inline="always")(unwrap(_exponential))
 
 
 def _best(scores, count, chosen):  # type: ignore[no-untyped-def]
@@ -51,24 +34,11 @@ best = compiled(_best, parallel=False)
 
 def _read(q, k, v, tokens, weights, out):  # type: ignore[no-untyped-def]
     """softmax(q K' / sqrt(s)) V of one query (s,) over these rows of k and v (m, s)."""
-    width, top, total = len(q), np.float32(-np.inf), np.float32(0)
-    scale = ONE / np.sqrt(np.float32(width))
-    for i in range(len(tokens)):
-        product, row = np.float32(0), k[tokens[i]]
-        for c in range(width):
-            product += q[c] * row[c]
-        weights[i] = product * scale
-        top = max(top, weights[i])
-    for i in range(len(tokens)):
-        weights[i] = exponential(weights[i] - top)
-    for c in range(width):
-        out[c] = np.float32(0)
-    for i in range(len(tokens)):
-        row, weight = v[tokens[i]], weights[i]
-        total += weight
-        for c in range(width):
-            out[c] += weight * row[c]
-    for c in range(width):
+    dots(q, k, tokens, ONE / np.sqrt(np.float32(len(q))), weights)
+    _, total = exponentials(weights[: len(tokens)])
+    out[:] = np.float32(0)
+    add_weighted(weights, v, tokens, out)
+    for c in range(len(q)):
         out[c] /= total
 
 
@@ -160,13 +130,8 @@ def _total(raw, share, votes):  # type: ignore[no-untyped-def]
     """`votes` (n,), the sum of the softmax of the first `share` rows of each key head's scores `raw` (g, r, n)."""
     groups, _, n = raw.shape
     for h in numba.prange(groups * share):
-        row, top, total = raw[h // share, h % share], np.float32(-np.inf), np.float32(0)
-        for j in range(n):
-            top = max(top, row[j])
-        for j in range(n):
-            row[j] = exponential(row[j] - top)
-        for j in range(n):
-            total += row[j]
+        row = raw[h // share, h % share]
+        _, total = exponentials(row)
         for j in range(n):
             row[j] /= total
     votes[:] = np.float32(0)
@@ -251,4 +216,4 @@ products, code_products, total = compiled(_products), compiled(_code_products), 
 alike, encode = compiled(_alike, parallel=False), compiled(_encode, parallel=False)
 pages, read_all = compiled(_pages), compiled(_read_all)
 select = compiled(_select)
-__all__ = ["pages", "select", "use_threads"]
+__all__ = ["pages", "select"]

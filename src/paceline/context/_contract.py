@@ -6,8 +6,9 @@ policy forks, selects and takes back like any other state, and the bytes it hold
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from paceline.core.errors import PacelineError
+
+if TYPE_CHECKING:
+    from paceline.context._steps import Step
 
 Memory = Mapping[str, Tensor]
 """What a layer remembers."""
@@ -75,17 +79,11 @@ class Policy(ABC):
             PacelineError: `place.mask` is given to a policy that does not know masks.
         """
 
-    def attend_quickly(
-        self,
-        q: Float[Tensor, "1 h 1 s"],
-        k: Float[Tensor, "1 g 1 s"],
-        v: Float[Tensor, "1 g 1 s"],
-        memory: Memory,
-        place: Place,
-    ) -> tuple[Float[Tensor, "1 h 1 s"], Memory] | None:
-        """`attend` up to rounding, in compiled loops, or None where it has none for this step.
+    def step_quickly(self, step: "Step", past: Sequence[Memory]) -> tuple[Memory, ...] | None:
+        """All layers of a model in one compiled loop, as `attend` up to rounding, or None where it has none for this.
 
-        For one token of one sequence, float32 on a processor; called only where numba is installed.
+        What the layers remember then is returned. For one sequence, float32 on a processor, without masks; called only
+        where numba is installed.
         """
         return None
 

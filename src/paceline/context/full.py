@@ -4,9 +4,12 @@ Memory 2 t g s numbers a layer and sequence for g key heads of width s; a step r
 other policies are measured against.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from paceline.context._contract import Memory, Place, Policy, read
+from paceline.context._steps import Step, full_step
 from paceline.core.card import Source
 from paceline.core.growing import append, empty
 
@@ -29,6 +32,10 @@ class Full(Policy):
         """See `Policy.attend`."""
         keys, values = append(memory["k"], k), append(memory["v"], v)
         return read(q, keys, values, place.mask), {"k": keys, "v": values}
+
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> tuple[Memory, ...] | None:
+        """See `Policy.step_quickly`."""
+        return full_step(step, past) if type(self) is Full else None
 
 
 def full_budget(length: int) -> list[Policy]:

@@ -15,13 +15,15 @@ As in the authors' kernels the last page is always read and counted in the budge
 reads three pages at least, does not do so.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from paceline.context._chosen import pages_of
 from paceline.context._contract import Memory, Place, Policy, read
 from paceline.context._rows import gather, read_each, whole
+from paceline.context._steps import Step, quest_step
 from paceline.core.card import Paper
 from paceline.core.errors import PacelineError
 from paceline.core.growing import append, empty
@@ -94,19 +96,22 @@ class Quest(Policy):
         shape = (*top.shape[:3], count * self.page, q.shape[3])
         picked_k, picked_v = (gather(x, first, self.page).reshape(shape) for x in (keys, values))
         out = read_each(q, picked_k, picked_v, allowed.flatten(3))
-        self._count_chosen(q, keys, bounds)
+        self._count_chosen(q.shape[1], length, keys, bounds)
         return out, after
 
-    def attend_quickly(
-        self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place
-    ) -> tuple[Tensor, Memory] | None:
-        """See `Policy.attend_quickly`."""
-        if self._reads_all(place, 1, memory["k"].shape[2] + 1) or type(self) is not Quest:
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> tuple[Memory, ...] | None:
+        """See `Policy.step_quickly`."""
+        held, count = past[0]["k"].shape[2] + 1, self.tokens // self.page
+        sparse = past[self.dense_layers :]
+        known = all(memory["bounds"].shape[2] == (held - 1) // self.page for memory in sparse)
+        if type(self) is not Quest or step.tokens > 1 or held <= count * self.page or not sparse or not known:
             return None
-        after = self._after(k, v, memory, place)
-        out = pages_of(q, after["k"], after["v"], after["bounds"], self.page, self.tokens // self.page, self.together)
-        self._count_chosen(q, after["k"], after["bounds"])
-        return out, after
+        after = quest_step(step, past, self.dense_layers, self.page, count, self.together)
+        self._read = self._held = 0
+        self._count(self.dense_layers * step.groups * held, self.dense_layers * step.groups * held)
+        for memory in after[self.dense_layers :]:
+            self._count_chosen(step.heads, 1, memory["k"], memory["bounds"])
+        return after
 
     def _after(self, k: Tensor, v: Tensor, memory: Memory, place: Place) -> Memory:
         """What is remembered then."""
@@ -136,9 +141,9 @@ class Quest(Policy):
         new = keys[:, :, known * self.page : full * self.page].unflatten(2, (-1, self.page))
         return append(bounds, torch.cat(torch.aminmax(new, dim=3), dim=-1))
 
-    def _count_chosen(self, q: Tensor, keys: Tensor, bounds: Tensor) -> None:
-        length, held, groups = q.shape[2], keys.shape[2], keys.shape[1]
-        vectors = (groups if self.together else q.shape[1]) * length * (self.tokens // self.page) * self.page
+    def _count_chosen(self, heads: int, length: int, keys: Tensor, bounds: Tensor) -> None:
+        held, groups = keys.shape[2], keys.shape[1]
+        vectors = (groups if self.together else heads) * length * (self.tokens // self.page) * self.page
         self._count(vectors + groups * bounds.shape[2], groups * held * length)
 
     def _count(self, read: int, held: int) -> None:

@@ -16,14 +16,16 @@ eighth of the keys' bytes in float32, whose range by channel is taken anew whene
 after the vote is exact as before.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from paceline.context._chosen import select
 from paceline.context._contract import Memory, Place, Policy, read
 from paceline.context._rows import gather, whole
+from paceline.context._steps import Step, tokenselect_step
 from paceline.context.quantised import encode, pack, unpack
 from paceline.core.card import Paper
 from paceline.core.errors import PacelineError
@@ -92,7 +94,9 @@ class TokenSelect(Policy):
         if q.shape[2] > 1 or held <= self.tokens:
             self._read, self._held = self._read + held, self._held + held
             return read(q, keys, values), {**memory, "k": keys, "v": values, **self._no_vote(q, batch)}
-        codes = self._codes(keys, memory)
+        codes = self._codes(memory)
+        if codes:
+            codes = {**codes, "codes": append(codes["codes"], encode(k, codes["low"], codes["step"], 4))}
         voter, voted = self._vote(q, keys, codes, memory)
         at = torch.arange(held, device=q.device).expand(batch, -1)
         tokens = torch.cat((at[:, : self.sinks], voted, at[:, held - self.local :]), dim=1)
@@ -100,23 +104,20 @@ class TokenSelect(Policy):
         out = read(q, gather(keys, index), gather(values, index))
         return out, {"k": keys, "v": values, "voter": voter, "voted": voted, **codes}
 
-    def attend_quickly(
-        self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place
-    ) -> tuple[Tensor, Memory] | None:
-        """See `Policy.attend_quickly`."""
-        held = memory["k"].shape[2] + 1
-        if held <= self.tokens or type(self) is not TokenSelect:
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> tuple[Memory, ...] | None:
+        """See `Policy.step_quickly`."""
+        held = past[0]["k"].shape[2] + 1
+        alike = len({memory["voter"].shape[1] for memory in past}) == 1
+        if type(self) is not TokenSelect or step.tokens > 1 or held <= self.tokens or not alike:
             return None
-        keys, values = append(memory["k"], k), append(memory["v"], v)
-        if place.layer == 0:
-            self._clear()
-        codes = self._codes(keys, memory, later=True)
+        self._clear()
+        codes = [self._codes(memory) for memory in past]
+        codes = [{**layer, "codes": room(layer["codes"], 1)} if layer else layer for layer in codes]
         count = self.tokens - self.sinks - self.local
-        out, voter, voted, votes = select(
-            q, keys, values, codes, self.sinks, self.local, self.threshold, memory["voter"], memory["voted"], count
-        )
-        self._count(q, keys, int(votes))
-        return out, {"k": keys, "v": values, "voter": voter, "voted": voted, **codes}
+        after, votes = tokenselect_step(step, past, codes, self.sinks, self.local, count, self.threshold)
+        for memory, voted in zip(after, votes, strict=True):
+            self._count(1, memory["k"], int(voted))
+        return after
 
     def meters(self) -> dict[str, float]:
         """Of the last call: `read`, the share of the bytes of all keys and values; `reused`, that of votes held."""
@@ -130,7 +131,7 @@ class TokenSelect(Policy):
         if last.shape[1]:
             stale = functional.cosine_similarity(query, last, dim=1) < self.threshold
         votes = int(stale.sum())
-        self._count(q, keys, votes)
+        self._count(len(q), keys, votes)
         if not votes:
             return last, memory["voted"]
         best = self._best(q, unpack(codes["codes"], codes["low"], codes["step"], 4) if codes else keys)
@@ -142,28 +143,24 @@ class TokenSelect(Policy):
         score = self._score(q, keys[:, :, self.sinks : keys.shape[2] - self.local])
         return score.topk(self.tokens - self.sinks - self.local).indices.sort().values + self.sinks
 
-    def _codes(self, keys: Tensor, memory: Memory, later: bool = False) -> Memory:
-        """The keys in 4 bits, where votes read these; `later` leaves those of the last token to be written.
-
-        The range of all is taken anew once the cache has doubled.
-        """
+    def _codes(self, memory: Memory) -> Memory:
+        """The keys in 4 bits, where votes read these; the range of all is taken anew once the cache has doubled."""
         if not self.four_bits:
             return {}
-        codes, known = memory["codes"], memory["codes"].shape[2]
+        keys, codes, known = memory["k"], memory["codes"], memory["codes"].shape[2]
         if 2 * known < keys.shape[2]:
             return dict(zip(("codes", "low", "step"), pack(keys, keys.shape[2], 4), strict=True))
         low, step = memory["low"], memory["step"]
-        if later and known == keys.shape[2] - 1:
-            return {"codes": room(codes, 1), "low": low, "step": step}
-        return {"codes": append(codes, encode(keys[:, :, known:], low, step, 4)), "low": low, "step": step}
+        more = keys[:, :, known:]
+        return {"codes": append(codes, encode(more, low, step, 4)) if more.numel() else codes, "low": low, "step": step}
 
     def _score(self, q: Tensor, keys: Tensor) -> Tensor:
         """What ranks the tokens."""
         return vote(q, keys)
 
-    def _count(self, q: Tensor, keys: Tensor, votes: int) -> None:
-        """A step of which so many rows voted: keys without values, and what was read of both."""
-        rows, held = len(q), keys.shape[2]
+    def _count(self, rows: int, keys: Tensor, votes: int) -> None:
+        """A step of so many rows, of which some voted: keys without values, and what was read of both."""
+        held = keys.shape[2]
         share = 4 / (8 * keys.element_size()) if self.four_bits else 1.0
         self._read, self._held = self._read + held / 2 * share * votes / rows + self.tokens, self._held + held
         self._steps, self._reused = self._steps + rows, self._reused + rows - votes

@@ -9,13 +9,22 @@ Decoding reads every weight for a token or a few, so a product is as fast as mem
 thirty layers of tiny operations around a few products: called one by one they cost as much as the reading does. Tokens
 come one alone, or in fours, padded: each weight is then read for four at once. The cache is cut along its length into
 pieces that threads read side by side, joined by their largest scores, as in FlashAttention's decoding (Dao et al.
-2023). All loops stand in one file, for numba keeps a compiled loop while its own file is unchanged, whatever it calls.
+2023).
 """
+
+from inspect import unwrap
 
 import numba
 import numpy as np
 
 from paceline.core.compiled import compiled, use_threads
+
+LOG2_E = np.float32(np.log2(np.e))
+C1, C2, C3, C4, C5, C6 = (np.float32(np.log(2) ** i / np.prod(np.arange(1, i + 1))) for i in range(1, 7))
+LEAST, HALF, ONE = np.float32(-126.0), np.float32(0.5), np.float32(1.0)
+BIAS, MANTISSA = np.int32(127), np.int32(23)
+BLOCK = 64
+"""Tokens of a cache that all heads which share them read while they are near."""
 
 
 def _product(x, weights, scales, out):  # type: ignore[no-untyped-def]
@@ -91,6 +100,19 @@ def _before(x, norm, eps, weights, scales, cos, sin, turned, normed, out):  # ty
                 out[r, i + half] = b * cos[r, at + half] + a * sin[r, at + half]
 
 
+def _exponential(x):  # type: ignore[no-untyped-def]
+    """e^x for x <= 0: the power of the nearest whole number, written into the exponent's bits, times a polynomial of
+    the rest. A call of the library's would keep the loop from taking several numbers at once."""
+    y = max(x * LOG2_E, LEAST)
+    whole = np.floor(y + HALF)
+    r = y - whole
+    rest = (((((C6 * r + C5) * r + C4) * r + C3) * r + C2) * r + C1) * r + ONE
+    return rest * np.int32((np.int32(whole) + BIAS) << MANTISSA).view(np.float32)
+
+
+exponential = numba.njit(inline="always")(unwrap(_exponential))
+
+
 def _silu(both, out):  # type: ignore[no-untyped-def]
     """`out` (r, h) of gates and of what they let through, side by side in `both` (r, 2h)."""
     hidden = out.shape[1]
@@ -119,11 +141,59 @@ def _after(  # type: ignore[no-untyped-def]
             out[r, i] += normed[r, i]
 
 
-def _attend(mixed, tokens, heads, held, keys, values, splits, scores, sums, tops, parts, out):  # type: ignore[no-untyped-def]
+def _dots(q, rows, tokens, scale, out):  # type: ignore[no-untyped-def]
+    """`out` (n,), the scaled products of q (s,) with these of the rows (m, s), four at a time."""
+    fours = len(tokens) // 4 * 4
+    for i in range(0, fours, 4):
+        k, m, n, o = rows[tokens[i]], rows[tokens[i + 1]], rows[tokens[i + 2]], rows[tokens[i + 3]]
+        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for x in range(len(q)):
+            a += q[x] * k[x]
+            b += q[x] * m[x]
+            c += q[x] * n[x]
+            d += q[x] * o[x]
+        out[i], out[i + 1], out[i + 2], out[i + 3] = a * scale, b * scale, c * scale, d * scale
+    for i in range(fours, len(tokens)):
+        k, a = rows[tokens[i]], np.float32(0)
+        for x in range(len(q)):
+            a += q[x] * k[x]
+        out[i] = a * scale
+
+
+def _exponentials(scores):  # type: ignore[no-untyped-def]
+    """e^(score - largest) in place; the largest and the sum."""
+    top, total = np.float32(-np.inf), np.float32(0)
+    for j in range(len(scores)):
+        top = max(top, scores[j])
+    for j in range(len(scores)):
+        scores[j] = exponential(scores[j] - top)
+    for j in range(len(scores)):
+        total += scores[j]
+    return top, total
+
+
+def _add_weighted(weights, rows, tokens, out):  # type: ignore[no-untyped-def]
+    """To `out` (s,) the weighted sum of these of the rows (m, s), four at a time."""
+    fours = len(tokens) // 4 * 4
+    for i in range(0, fours, 4):
+        k, m, n, o = rows[tokens[i]], rows[tokens[i + 1]], rows[tokens[i + 2]], rows[tokens[i + 3]]
+        a, b, c, d = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        for x in range(len(out)):
+            out[x] += a * k[x] + b * m[x] + c * n[x] + d * o[x]
+    for i in range(fours, len(tokens)):
+        k, a = rows[tokens[i]], weights[i]
+        for x in range(len(out)):
+            out[x] += a * k[x]
+
+
+dots, exponentials, add_weighted = (compiled(f, parallel=False) for f in (_dots, _exponentials, _add_weighted))
+
+
+def _attend(mixed, tokens, heads, held, keys, values, order, splits, scores, sums, tops, parts, out):  # type: ignore[no-untyped-def]
     """`tokens` queries, first in each row of `mixed`; the keys and values after them are the last of `held` ones.
 
     A query sees the keys before it and its own. `keys` (g, m, s) has room for m >= held: it is contiguous, unlike its
-    front, of which loops would not know that neighbours are neighbours.
+    front, of which loops would not know that neighbours are neighbours. `order` counts up to `held`.
     """
     groups, _, width = keys.shape
     share, past = heads // groups, held - tokens
@@ -138,27 +208,22 @@ def _attend(mixed, tokens, heads, held, keys, values, splits, scores, sums, tops
         g = piece // splits
         start = (piece - g * splits) * span
         end = min(start + span, held)
+        for begin in range(start, end, BLOCK):
+            for i in range(tokens):
+                near = order[begin : min(begin + BLOCK, end, past + i + 1)]
+                for r in range(share):
+                    at = (g * share + r) * width
+                    dots(mixed[i, at : at + width], keys[g], near, scale, scores[piece, i, r, begin - start :])
         for i in range(tokens):
-            seen = max(start, min(end, past + i + 1))
-            k, v = keys[g, start:seen], values[g, start:seen]
+            seen = max(0, min(end, past + i + 1) - start)
             for r in range(share):
-                at = (g * share + r) * width
-                q, score, part = mixed[i, at : at + width], scores[piece, i, r], parts[piece, i, r]
-                top, total = np.float32(-np.inf), np.float32(0)
-                for j in range(len(k)):
-                    product = np.float32(0)
-                    for c in range(width):
-                        product += q[c] * k[j, c]
-                    score[j] = product * scale
-                    top = max(top, score[j])
-                for c in range(width):
-                    part[c] = np.float32(0)
-                for j in range(len(v)):
-                    weight = np.exp(score[j] - top)
-                    total += weight
-                    for c in range(width):
-                        part[c] += weight * v[j, c]
-                tops[piece, i, r], sums[piece, i, r] = top, total
+                tops[piece, i, r], sums[piece, i, r] = exponentials(scores[piece, i, r, :seen])
+                parts[piece, i, r] = np.float32(0)
+        for begin in range(start, end, BLOCK):
+            for i in range(tokens):
+                near = order[begin : min(begin + BLOCK, end, past + i + 1)]
+                for r in range(share):
+                    add_weighted(scores[piece, i, r, begin - start :], values[g], near, parts[piece, i, r])
     for i in range(tokens):
         for g in range(groups):
             for r in range(share):
@@ -179,21 +244,4 @@ def _attend(mixed, tokens, heads, held, keys, values, splits, scores, sums, tops
 
 attend = compiled(_attend)
 before, after = compiled(_before, parallel=False), compiled(_after, parallel=False)
-
-
-def _stack(  # type: ignore[no-untyped-def]
-    x, tokens, heads, w_qkv, s_qkv, w_o, s_o, w_up, s_up, w_down, s_down, norm_in, norm_mid, eps, cos, sin, turned,
-    held, keys, values, splits, normed, mixed, read, both, middle, out, scores, sums, tops, parts
-):  # fmt: skip
-    """All layers: `x` (t, d) in and out; rows beyond `tokens` are padding."""
-    for i in range(len(w_qkv)):
-        before(x, norm_in[i], eps, w_qkv[i], s_qkv[i], cos, sin, turned, normed, mixed)
-        attend(mixed, tokens, heads, held, keys[i], values[i], splits, scores, sums, tops, parts, read)
-        after(
-            x, read, w_o[i], s_o[i], norm_mid[i], eps, w_up[i], s_up[i], w_down[i], s_down[i], normed, both, middle, out
-        )
-        x[:] = out
-
-
-stack = compiled(_stack, parallel=False)
-__all__ = ["after", "before", "product", "stack", "use_threads"]
+__all__ = ["after", "attend", "before", "product", "use_threads"]
