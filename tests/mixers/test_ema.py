@@ -88,3 +88,18 @@ def test_extreme_parameters_stay_finite():
 def test_dims_below_one_are_refused():
     with pytest.raises(PacelineError, match="dims=0"):
         EMA(8, dims=0)
+
+
+@pytest.mark.parametrize("length", [96, 97, 161, 190])
+def test_slab_by_slab_is_the_whole_with_its_gradients(length, monkeypatch):
+    part, x, h = build(), sequence(2, length, 5).requires_grad_(), sequence(2, 5, 4, seed=2).requires_grad_()
+
+    def taken():
+        y, after = part.extend(x, h)
+        wanted = (x, h, *part.parameters())
+        return [part(x), y, after, *torch.autograd.grad((y.sin().sum() + after.sum()), wanted)]
+
+    whole = taken()
+    monkeypatch.setattr("paceline.mixers.ema.SLAB", 64)
+    for one, other in zip(taken(), whole, strict=True):
+        assert close(one, other, x.dtype)

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from paceline.core.errors import PacelineError
 from paceline.core.tolerances import close, tolerance
 from paceline.lm.decoder import Decoder
-from paceline.mixers.jrt import CHUNK, JRT, _features, naive_jrt
+from paceline.mixers._polynomial import CHUNK, features, prefix_attention, told
+from paceline.mixers.jrt import JRT, naive_jrt
 
 LENGTH = CHUNK + 22
 
@@ -27,8 +28,29 @@ def sequence(*shape, seed=1):
 def test_features_are_the_exponentials_second_taylor_polynomial(n):
     q, k = (torch.randn(2, 1, n, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     scores = q.transpose(-1, -2) @ k
-    assert _features(q).shape[-2] == 1 + n + n * (n + 1) // 2 == JRT(8, 1, features=n).expanded
-    assert close(_features(q).transpose(-1, -2) @ _features(k), 1 + scores + scores**2 / 2, q.dtype)
+    assert features(q).shape[-2] == 1 + n + n * (n + 1) // 2 == JRT(8, 1, features=n).expanded
+    assert close(features(q).transpose(-1, -2) @ features(k), 1 + scores + scores**2 / 2, q.dtype)
+
+
+@pytest.mark.parametrize("length", [CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 5 * CHUNK + 7])
+def test_slab_by_slab_is_the_whole_and_the_gradients_are_those_of_small_steps(length, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    given = [torch.randn(2, length, 2, n, dtype=torch.float64, generator=draw).requires_grad_() for n in (3, 3, 4)]
+    s = torch.randn(2, 2, 10, 4, dtype=torch.float64, generator=draw).requires_grad_()
+    weights = [torch.randn(shape, dtype=torch.float64, generator=draw) for shape in (given[2].shape, s.shape, s.shape)]
+
+    def taken():
+        y, after = prefix_attention(*given, s)
+        sums = told(given[1], given[2], s.dtype)
+        loss = sum((z * w).sum() for z, w in zip((y, after, sums), weights, strict=True))
+        return [y, after, sums, *torch.autograd.grad(loss, (*given, s))]
+
+    whole = taken()
+    monkeypatch.setattr("paceline.mixers._polynomial.SLAB", 2 * CHUNK)
+    for one, other in zip(taken(), whole, strict=True):
+        assert close(one, other, torch.float64)
+    few = [z[:, :5].detach().requires_grad_() for z in given]
+    assert torch.autograd.gradcheck(prefix_attention, (*few, s))
 
 
 @pytest.mark.parametrize("prompt", [0, 1, 5, CHUNK, CHUNK + 1, LENGTH])

@@ -26,6 +26,9 @@ from paceline.core.hints import hint
 from paceline.mixers._contract import Flops, Mixer, MixerState
 from paceline.mixers._toeplitz import Dense, toeplitz
 
+SLAB = 4096
+"""Tokens that are taken together."""
+
 PAPERS = (Source(title="Mega: Moving Average Equipped Gated Attention", arxiv="2209.10655", year=2022),)
 
 
@@ -73,24 +76,41 @@ class DampedEMA(nn.Module):
         return torch.log1p(-lost), p * self.beta, self.gamma * self.dims**-0.5
 
     def _run(self, x: Tensor, h: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Slab by slab, so that a long sequence's intermediate results are still near when they are read."""
+        chunk = _chunk(x.shape[1])
+        weights = self._weights(chunk)
+        if x.shape[1] <= SLAB:
+            return self._slab(x, h, chunk, *weights)
+        outputs = []
+        h = x.new_zeros(x.shape[0], self.d_model, self.dims) if h is None else h
+        for slab in x.split(SLAB, dim=1):
+            y, h = self._slab(slab, h, chunk, *weights)
+            outputs.append(y)
+        return torch.cat(outputs, dim=1), h
+
+    def _weights(self, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Powers of q (d, n, c + 1), the kernel's matrix (d, c, c), what each input leaves at a chunk's end (d, n, c)
+        and what a state gives to each output (d, c, n)."""
+        log_q, weights_in, weights_out = self.coefficients()
+        powers = torch.exp(log_q.unsqueeze(-1) * torch.arange(chunk + 1, device=log_q.device))
+        kernel = ((weights_in * weights_out).unsqueeze(-1) * powers[..., :chunk]).sum(dim=1)
+        gains = (weights_in.unsqueeze(-1) * powers[..., :chunk]).flip(-1)
+        leaving = (weights_out.unsqueeze(-1) * powers[..., 1:]).transpose(1, 2).contiguous()
+        return powers, toeplitz(kernel).contiguous(), gains, leaving
+
+    def _slab(
+        self, x: Tensor, h: Tensor | None, chunk: int, powers: Tensor, matrix: Tensor, gains: Tensor, leaving: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         batch, length, width = x.shape
-        chunk = _chunk(length)
         chunks = -(-length // chunk)
         last = length - (chunks - 1) * chunk  # tokens in the last chunk
-        log_q, weights_in, weights_out = self.coefficients()
-        powers = torch.exp(log_q.unsqueeze(-1) * torch.arange(chunk + 1, device=x.device))  # (d, n, chunk + 1)
-
-        kernel = ((weights_in * weights_out).unsqueeze(-1) * powers[..., :chunk]).sum(dim=1)
-        matrix = toeplitz(kernel).contiguous()
-
         padded = functional.pad(x, (0, 0, 0, chunks * chunk - length)).view(batch, chunks, chunk, width)
         columns = padded.permute(3, 2, 0, 1).flatten(2).contiguous()  # strided batches take a slow path of bmm
         y = matrix @ columns
         after = None
         if h is not None or chunks > 1:
             start = x.new_zeros(batch, width, self.dims) if h is None else h
-            gains = (weights_in.unsqueeze(-1) * powers[..., :chunk]).flip(-1)  # (d, n, j): what x_j leaves at the end
-            states, after = [start], None
+            states = [start]
             if chunks > 1:
                 left = (
                     Dense.apply(gains @ columns).unflatten(-1, (batch, chunks)).permute(3, 2, 0, 1)
@@ -99,7 +119,6 @@ class DampedEMA(nn.Module):
                 for piece in left.unbind()[:-1]:
                     states.append(torch.addcmul(piece, states[-1], fading))
             entering = torch.stack(states, dim=-1).permute(1, 2, 0, 3).flatten(2).contiguous()  # (d, n, b chunks)
-            leaving = (weights_out.unsqueeze(-1) * powers[..., 1:]).transpose(1, 2).contiguous()  # (d, i, n)
             y = y + leaving @ entering
             if h is not None:
                 tail = torch.einsum("bjd,dnj->bdn", padded[:, -1, :last], gains[..., chunk - last :])

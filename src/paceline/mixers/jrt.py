@@ -23,6 +23,7 @@ from torch.nn import functional
 from paceline.core.card import Paper
 from paceline.core.errors import PacelineError
 from paceline.mixers._contract import Flops, Mixer, MixerState
+from paceline.mixers._polynomial import expanded, polynomial, prefix_attention, products, told
 from paceline.mixers._scan import wide
 
 PAPERS = (
@@ -34,7 +35,6 @@ PAPERS = (
     ),
 )
 
-CHUNK = 128
 PROBES = 64
 """Queries that the meter is taken from."""
 
@@ -61,7 +61,7 @@ class JRT(Mixer):
         if features < 1:
             raise PacelineError(f"jrt: features={features} leaves queries and keys empty; give at least 1.")
         self.d_model, self.heads, self.features, self.encoder = d_model, heads, features, encoder
-        self.expanded = 1 + features + features * (features + 1) // 2
+        self.expanded = expanded(features)
         pair = heads * features + d_model  # a key and a value
         self.causal_rows = heads * features + pair
         # One matrix, of which only a prompt reads the encoder's rows; bare, so that no adapter hooks on in vain.
@@ -82,20 +82,17 @@ class JRT(Mixer):
 
     def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
         """See `Mixer.extend`."""
-        q, k, v = self._project(x)
-        y, s = _chunked(q, k, v, state["s"])
-        assert s is not None
-        return self._merge(y).to(x.dtype), {"s": s}
+        y, s = prefix_attention(*self._project(x), state["s"])
+        return self._merge(y), {"s": s}
 
     def read_prompt(self, x: Float[Tensor, "b t d"]) -> tuple[Float[Tensor, "b t d"], MixerState]:
         """See `Mixer.read_prompt`."""
         y, s = self._read(x, x.shape[1])
-        assert s is not None
         return y, {"s": s}
 
     def after_prompt(self, x: Float[Tensor, "b t d"], prompt: int) -> Float[Tensor, "b t d"]:
         """See `Mixer.after_prompt`; in one pass."""
-        return self._read(x, prompt, last=False)[0]
+        return self._read(x, prompt)[0]
 
     def state_bytes(self, batch: int, length: int) -> int:
         """The features' products with values and with 1, whatever the length."""
@@ -104,45 +101,40 @@ class JRT(Mixer):
 
     def flops(self, batch: int, length: int) -> Flops:
         """Projections, chunks and state; the encoder's share for as long a prompt as in the last run."""
-        prompt, width, each = min(self._prompt, length), self.d_model + self.heads, self.heads * self.features
-        chunks = [min(CHUNK, length - start) for start in range(0, length, CHUNK)]
-        inside = 2.0 * sum(size**2 for size in chunks) * (each + width)
-        read = length if prompt else length - chunks[0]  # tokens that a state comes before
-        written = length - chunks[-1] + prompt
-        between = 2.0 * (read + written) * self.expanded * width
+        prompt, each = min(self._prompt, length), self.heads * self.features
         maps = 2.0 * self.d_model * (length * (self.causal_rows + self.d_model) + prompt * (each + self.d_model))
-        return Flops(batch * (inside + between + maps))
+        value = self.d_model // self.heads + 1
+        return Flops(batch * maps + products(batch, self.heads, self.features, value, length, prompt))
 
     def meters(self) -> dict[str, float]:
         """`ahead`: of a prompt's attention, the share on later tokens; of the first sequence, some tokens of it."""
         if self._probe is None:
             return {}
-        q, k, told = self._probe
-        at = torch.linspace(0, q.shape[-1] - 1, min(PROBES, q.shape[-1]), device=q.device).long()
-        later = torch.arange(q.shape[-1], device=q.device) > at.unsqueeze(1)
-        causal, encoded = (_polynomial(q[..., at].transpose(-1, -2) @ z) for z in (k, told))
-        ahead = (encoded * later).sum(-1) / (encoded + causal * ~later).sum(-1)
+        q, k, encoded = self._probe  # (t, heads, n) each
+        at = torch.linspace(0, len(q) - 1, min(PROBES, len(q)), device=q.device).long()
+        later = torch.arange(len(q), device=q.device) > at.unsqueeze(1)
+        seen, foreseen = (polynomial(torch.einsum("ihn,jhn->hij", q[at], z)) for z in (k, encoded))
+        ahead = (foreseen * later).sum(-1) / (foreseen + seen * ~later).sum(-1)
         return {"ahead": float(ahead.mean())}
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys (b, heads, n, t), scaled, and values with a 1 behind them (b, heads, t, s + 1)."""
+        """Queries and keys (b, t, heads, n), scaled, and values (b, t, heads, s + 1) with a 1 behind them."""
         each = self.heads * self.features
         q, k, v = functional.linear(x, self.proj[: self.causal_rows]).split((each, each, self.d_model), dim=-1)
         return self._key(q), self._key(k), self._value(v)
 
-    def _read(self, x: Tensor, prompt: int, last: bool = True) -> tuple[Tensor, Tensor | None]:
+    def _read(self, x: Tensor, prompt: int) -> tuple[Tensor, Tensor]:
         """The encoder's sums over the prompt are the state that the causal pass begins from."""
-        (q, k, v), s = self._project(x), None
-        told = x[:, :prompt] if self.encoder else x[:, :0]
-        self._prompt, self._probe = told.shape[1], None
+        (q, k, v), s = self._project(x), self.initial_state(x.shape[0])["s"]
+        prefix = x[:, :prompt] if self.encoder else x[:, :0]
+        self._prompt, self._probe = prefix.shape[1], None
         if self._prompt:
-            keys, values = self._encode(told)
-            for kc, vc in zip(keys.split(CHUNK, dim=-1), values.split(CHUNK, dim=-2), strict=True):
-                s = _tell(s, kc, vc)
-            first = [z[:1, ..., : self._prompt].detach().clone() for z in (q, k, keys)]
+            keys, values = self._encode(prefix)
+            s = told(keys, values, s.dtype)
+            first = [z[0, : self._prompt].detach().to(s.dtype) for z in (q, k, keys)]
             self._probe = (first[0], first[1], first[2])
-        y, s = _chunked(q, k, v, s, last)
-        return self._merge(y).to(x.dtype), s
+        y, s = prefix_attention(q, k, v, s)
+        return self._merge(y), s
 
     def _encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's keys and values of a prompt, shaped as the others."""
@@ -151,56 +143,13 @@ class JRT(Mixer):
         return self._key(keys), self._value(values)
 
     def _key(self, x: Tensor) -> Tensor:
-        heads = x.unflatten(-1, (self.heads, self.features)).permute(0, 2, 3, 1)
-        return (heads * self.features**-0.25).to(wide(x.dtype)).contiguous()
+        return x.unflatten(-1, (self.heads, self.features)).to(wide(x.dtype)) * self.features**-0.25
 
     def _value(self, x: Tensor) -> Tensor:
-        heads = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return functional.pad(heads, (0, 1), value=1.0).to(wide(x.dtype))
+        return functional.pad(x.unflatten(-1, (self.heads, -1)), (0, 1), value=1.0)
 
     def _merge(self, y: Tensor) -> Tensor:
-        mixed = y[..., :-1] / y[..., -1:]
-        return self.out(mixed.transpose(1, 2).flatten(2).to(self.out.weight.dtype))
-
-
-def _polynomial(scores: Tensor) -> Tensor:
-    """1 + s + s^2 / 2, at least 1/2."""
-    return torch.add(0.5, (scores + 1).square(), alpha=0.5)
-
-
-def _features(x: Float[Tensor, "b heads n t"]) -> Float[Tensor, "b heads e t"]:
-    """f(x): f(q) . f(k) is `_polynomial(q . k)`. Every product of two different numbers is there once."""
-    n = x.shape[-2]
-    parts = [torch.ones_like(x[..., :1, :]), x, x * x * 2**-0.5]
-    parts += [x * x.roll(-shift, dims=-2) for shift in range(1, (n + 1) // 2)]
-    if n % 2 == 0:
-        parts.append(torch.mul(*x.chunk(2, dim=-2)))
-    return torch.cat(parts, dim=-2)
-
-
-def _tell(s: Tensor | None, k: Tensor, v: Tensor) -> Tensor:
-    """The state with more keys and values in it."""
-    told = _features(k) @ v
-    return told if s is None else s + told
-
-
-def _chunked(
-    q: Tensor, k: Tensor, v: Tensor, s: Tensor | None, last: bool = True
-) -> tuple[Float[Tensor, "b heads t e"], Tensor | None]:
-    """f(q_i) (s + sum_{j<=i} f(k_j) v_j^T), and s after the last token, where it is wanted."""
-    size = min(CHUNK, q.shape[-1])
-    mask = torch.ones(size, size, dtype=q.dtype, device=q.device).tril()
-    outputs, left = [], q.shape[-1]
-    for qc, kc, vc in zip(q.split(CHUNK, -1), k.split(CHUNK, -1), v.split(CHUNK, -2), strict=True):  # not tokens
-        size = vc.shape[2]
-        y = (_polynomial(qc.transpose(-1, -2) @ kc) * mask[:size, :size]) @ vc
-        if s is not None:
-            y = y + _features(qc).transpose(-1, -2) @ s
-        outputs.append(y)
-        left -= size
-        if last or left:
-            s = _tell(s, kc, vc)
-    return torch.cat(outputs, dim=2), s
+        return self.out((y[..., :-1] / y[..., -1:]).flatten(2).to(self.out.weight.dtype))
 
 
 def naive_jrt(part: JRT, x: Tensor, prompt: int = 0) -> Tensor:
