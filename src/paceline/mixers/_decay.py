@@ -7,9 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from paceline.mixers._contract import MixerState
 from paceline.mixers._toeplitz import Dense
 
 CHUNK = 64
+SLAB = 32 * CHUNK
+"""Tokens that are taken together: their intermediate results are still near when they are read, and positions that are
+counted from a slab's start stay small."""
 
 Heads = Float[Tensor, "b heads t s"]
 Memory = Float[Tensor, "b heads s e"]
@@ -21,7 +25,6 @@ def decayed_attention(
     v: Float[Tensor, "b heads t e"],
     rate: Float[Tensor, " heads"],
     s: Memory,
-    moved: Callable[[Tensor, int], Tensor] | None = None,
 ) -> tuple[Float[Tensor, "b heads t e"], Memory, Float[Tensor, "b heads last e"]]:
     """o_i = q_i S_i with S_i = exp(-rate) S_(i-1) + k_i v_i^T, in chunks of 64 tokens from the state s.
 
@@ -33,8 +36,6 @@ def decayed_attention(
         v: values.
         rate: what each head loses a token, as a natural logarithm.
         s: the state before the first token.
-        moved: what a chunk of so many tokens does to the state besides its decay, e.g. to positions counted from the
-            chunk's start.
 
     Returns:
         The outputs, the state after the last token, and what of the last chunk's outputs came through the state.
@@ -53,13 +54,24 @@ def decayed_attention(
         left = (k[:, :, :-1] * leaving.unsqueeze(1)).transpose(3, 4) @ v[:, :, :-1]
         fading = torch.exp(-rate * chunk)
         for piece in left.unbind(2):  # over chunks, not tokens
-            after = fading * states[-1] + piece
-            states.append(after if moved is None else moved(after, chunk))
+            states.append(torch.addcmul(piece, fading, states[-1]))
     inside = (q @ k.transpose(3, 4) * decay.unsqueeze(1)) @ v
     through = torch.exp(-rate * (steps + 1).unsqueeze(1)).unsqueeze(1) * (q @ torch.stack(states, dim=2))
     s = torch.exp(-rate * last) * states[-1] + kept[0].transpose(2, 3) @ kept[1]
-    s = s if moved is None else moved(s, last)
     return Dense.apply(inside + through).flatten(2, 3)[:, :, :length], s, through[:, :, -1, :last].detach()
+
+
+def slab_by_slab(
+    extend: Callable[[Tensor, MixerState], tuple[Tensor, MixerState]], x: Float[Tensor, "b t d"], state: MixerState
+) -> tuple[Float[Tensor, "b t d"], MixerState]:
+    """`extend` over sequences of any length, in turn over slabs."""
+    if x.shape[1] <= SLAB:
+        return extend(x, state)
+    outputs = []
+    for slab in x.split(SLAB, dim=1):
+        y, state = extend(slab, state)
+        outputs.append(y)
+    return torch.cat(outputs, dim=1), state
 
 
 def _fold(z: Tensor, chunk: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 from paceline.mixers._contract import Flops, Mixer, MixerState
-from paceline.mixers._decay import decayed_attention, decayed_products
+from paceline.mixers._decay import decayed_attention, decayed_products, slab_by_slab
 
 PAPERS = (
     Source(
@@ -64,9 +64,7 @@ class Lightning(Mixer):
 
     def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
         """See `Mixer.extend`."""
-        q, k, v, gate = self._project(x)
-        mixed, s, _ = decayed_attention(q, k, v, self.rate, state["s"])
-        return self._merge(mixed, gate), {"s": s}
+        return slab_by_slab(self._slab, x, state)
 
     def state_bytes(self, batch: int, length: int) -> int:
         """heads x s x s numbers, whatever the length."""
@@ -77,6 +75,11 @@ class Lightning(Mixer):
         products = decayed_products(batch, self.heads, length, self.head_width, self.head_width)
         projections = 2.0 * batch * length * (self.qkvg.weight.numel() + self.out.weight.numel())
         return Flops(projections + products)
+
+    def _slab(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        q, k, v, gate = self._project(x)
+        mixed, s, _ = decayed_attention(q, k, v, self.rate, state["s"])
+        return self._merge(mixed, gate), {"s": s}
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         q, k, v, gate = self.qkvg(x).chunk(4, dim=-1)

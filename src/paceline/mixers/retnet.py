@@ -10,7 +10,7 @@ of the pairs of a key by the angles theta_i = 10000^(-i / (s / 2 - 1)), i = 0 ..
 
 equivalently o = RMSNorm((Q K^T * D) V) with D_nj = gamma^(n-j) m_n^(-1/2) for j <= n, else 0, and q and k turned by
 their positions. Evaluated in chunks of c = 64 tokens: inside a chunk by that matrix, between chunks through S. S is
-kept as seen from the next token, so that no angle grows with the length.
+kept as seen from the next token, and positions count from the start of a slab of 2,048: no angle grows with the length.
 Time O(b t d (c + r d / H)), linear in t. State: d r d / H + H numbers a sequence.
 
 Departures: the paper's GroupNorm is an RMSNorm without weights, as in the authors' code. Their division of every row
@@ -26,7 +26,7 @@ from paceline.blocks.rotary import rotate
 from paceline.core.card import Paper
 from paceline.core.errors import PacelineError
 from paceline.mixers._contract import Flops, Mixer, MixerState
-from paceline.mixers._decay import CHUNK, decayed_attention, decayed_products
+from paceline.mixers._decay import decayed_attention, decayed_products, slab_by_slab
 
 PAPERS = (
     Paper(
@@ -78,25 +78,25 @@ class RetNet(Mixer):
 
     def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
         """See `Mixer.extend`."""
+        return slab_by_slab(self._slab, x, state)
+
+    def meters(self) -> dict[str, float]:
+        """`recalled`: what the last chunk read from the state, as a share of its outputs' energy in the last run."""
+        return {} if self._recalled is None else {"recalled": self._recalled.item()}
+
+    def _slab(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
+        """Positions count from the slab's start, and those of the state from its end."""
         q, k, v, rate = *self.projections(x), self.rate()
         length = x.shape[1]
-        turns = self.turns(torch.arange(length, device=x.device) % min(CHUNK, length))  # counted from a chunk's start
-
-        def moved(s: Tensor, tokens: int) -> Tensor:
-            back = self.turns(torch.full((1,), -tokens, device=s.device))
-            return rotate(s.transpose(2, 3), back).transpose(2, 3)
-
-        o, s, through = decayed_attention(rotate(q, turns), rotate(k, turns), v, rate.to(q.dtype), state["s"], moved)
+        turns = self.turns(torch.arange(length + 1, device=x.device))
+        o, s, through = decayed_attention(rotate(q, turns[:-1]), rotate(k, turns[:-1]), v, rate.to(q.dtype), state["s"])
+        s = rotate(s.transpose(2, 3), turns[-1:].conj().resolve_conj()).transpose(2, 3)
         self._measure(through, o[:, :, -through.shape[2] :].detach() - through)
         ages = torch.arange(length + 1, device=x.device)
         powers = torch.exp(-rate.unsqueeze(-1) * ages)  # (heads, t + 1)
         m = powers[:, 1:] * state["m"].unsqueeze(-1) + powers[:, :-1].cumsum(-1)
         after = {"s": s, "m": m[..., -1].to(state["m"].dtype, copy=True)}  # a view would keep all of m alive
         return self.read(x, o * m.rsqrt().unsqueeze(-1).to(o.dtype)), after
-
-    def meters(self) -> dict[str, float]:
-        """`recalled`: what the last chunk read from the state, as a share of its outputs' energy in the last run."""
-        return {} if self._recalled is None else {"recalled": self._recalled.item()}
 
     def _measure(self, through: Tensor, inside: Tensor) -> None:
         old, new = (part.float().square().sum() for part in (through, inside))
@@ -109,11 +109,12 @@ class RetNet(Mixer):
         return -torch.log1p(-torch.tensor(self.lost, device=weight.device, dtype=dtype))
 
     def turns(self, positions: Int[Tensor, " t"]) -> Complex[Tensor, "t pairs"]:
-        """exp(i position theta) of every pair."""
-        dtype = torch.promote_types(self.out.weight.dtype, torch.float32)
-        theta = 10_000.0 ** -torch.linspace(0, 1, self.key_width // 2, device=positions.device, dtype=dtype)
+        """exp(i position theta) of every pair; angles in double precision, as they grow with the position."""
+        device = positions.device
+        theta = 10_000.0 ** -torch.linspace(0, 1, self.key_width // 2, device=device, dtype=torch.float64)
         angles = positions.unsqueeze(-1) * theta
-        return torch.polar(torch.ones_like(angles), angles)
+        precision = torch.complex128 if self.out.weight.dtype == torch.float64 else torch.complex64
+        return torch.polar(torch.ones_like(angles), angles).to(precision)
 
     def projections(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, scaled keys and values, each (b, heads, t, .)."""

@@ -11,12 +11,14 @@ L: the last layer forgets nothing. theta is learned, from 10000^(-2 i / d). In t
 In chunks of 64 tokens: inside as (Q' K'^T * decay) V, between chunks through S. Time O(b t d (64 + s)), linear in t.
 State: heads x 2 s x s numbers a sequence, with positions.
 
-Every exponent is an age, so there is no lambda^-t to overflow. Positions count from the start of a chunk, and S is
-turned on by theta 64 from chunk to chunk: no angle grows with the length, and none is rounded at a large one.
+Every exponent is an age, so there is no lambda^-t to overflow. Positions count from the start of a slab of 2,048
+tokens, and S is turned back from slab to slab: no angle grows with the length, and none is rounded at a large one.
 
 Formulas and constants are those of the authors' published code. Departure: theta learns at a tenth of the rate. The
 channel mixer and the norms around belong to the decoder.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,7 +29,7 @@ from paceline.core.card import Paper
 from paceline.core.errors import PacelineError
 from paceline.core.hints import hint
 from paceline.mixers._contract import Flops, Mixer, MixerState
-from paceline.mixers._decay import CHUNK, decayed_attention, decayed_products
+from paceline.mixers._decay import CHUNK, decayed_attention, decayed_products, slab_by_slab
 
 PAPERS = (
     Paper(
@@ -81,14 +83,17 @@ class TransNormer(Mixer):
 
     def extend(self, x: Float[Tensor, "b t d"], state: MixerState) -> tuple[Float[Tensor, "b t d"], MixerState]:
         """See `Mixer.extend`."""
+        return slab_by_slab(self._slab, x, state)
+
+    def _slab(self, x: Tensor, state: MixerState) -> tuple[Tensor, MixerState]:
         q, k, v, gate = self._project(x)
         if self.theta is None:
             mixed, s, through = decayed_attention(q, k, v, self.rate, state["s"])
         else:
             turns = self._turns(x.shape[1])
-            mixed, s, through = decayed_attention(
-                _turn(q, turns), _turn(k, turns), v, self.rate, state["s"], self._moved
-            )
+            q, k = _Turn.apply(q, *turns), _Turn.apply(k, *turns)
+            mixed, s, through = decayed_attention(q, k, v, self.rate, state["s"])
+            s = self._moved(s, x.shape[1])
         self._measure(mixed, through)
         return self._merge(mixed, gate), {"s": s}
 
@@ -117,19 +122,21 @@ class TransNormer(Mixer):
         self._through = energy[0] / (energy[0] + energy[1]).clamp(min=torch.finfo(torch.float32).tiny)
 
     def _turns(self, length: int) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (heads, t, s), positions counted from each chunk's start."""
+        """Cosine and sine (heads, t, s) of positions from the slab's start: those of chunks times those inside one."""
         assert self.theta is not None
-        precise = torch.promote_types(self.theta.dtype, torch.float32)
-        steps = torch.arange(min(CHUNK, length), device=self.theta.device, dtype=precise)
-        angles = self.theta.to(precise).unsqueeze(1) * steps.unsqueeze(1)
-        repeats = -(-length // CHUNK)
-        cos, sin = (turn.type_as(self.theta).repeat(1, repeats, 1)[:, :length] for turn in (angles.cos(), angles.sin()))
+        chunk = min(CHUNK, length)
+        steps = torch.arange(max(chunk, -(-length // chunk)), device=self.theta.device, dtype=torch.float64)
+        theta = self.theta.double().unsqueeze(1)
+        near, far = theta * steps[:chunk, None], theta * chunk * steps[: -(-length // chunk), None]
+        (a, b), (c, d) = ((x.cos().type_as(self.theta), x.sin().type_as(self.theta)) for x in (near, far))
+        a, b, c, d = a.unsqueeze(1), b.unsqueeze(1), c.unsqueeze(2), d.unsqueeze(2)
+        cos, sin = (x.flatten(1, 2)[:, :length] for x in (c * a - d * b, d * a + c * b))
         return cos, sin
 
     def _moved(self, s: Tensor, tokens: int) -> Tensor:
         """The state with positions counted from so many tokens later."""
         assert self.theta is not None
-        angles = (self.theta.to(torch.promote_types(self.theta.dtype, torch.float32)) * tokens).unsqueeze(-1)
+        angles = (self.theta.double() * tokens).unsqueeze(-1)
         cos, sin = angles.cos().type_as(s), angles.sin().type_as(s)
         x, y = s.chunk(2, dim=2)
         return torch.cat((cos * x + sin * y, cos * y - sin * x), dim=2)
@@ -151,8 +158,24 @@ def slopes(heads: int) -> list[float]:
     ]
 
 
-def _turn(z: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    return torch.cat((z * turns[0], z * turns[1]), dim=-1)
+class _Turn(torch.autograd.Function):
+    """[z cos, z sin], (b, heads, t, s) -> (b, heads, t, 2 s), written once."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Of (heads, t, s) each."""
+        ctx.save_for_backward(z, cos, sin)
+        out = z.new_empty(*z.shape[:-1], 2 * z.shape[-1])
+        for half, turn in zip(out.chunk(2, dim=-1), (cos, sin), strict=True):
+            torch.mul(z, turn, out=half)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """To z, cosine and sine."""
+        z, cos, sin = ctx.saved_tensors
+        to_cos, to_sin = gradient.chunk(2, dim=-1)
+        return (to_cos * cos).addcmul_(to_sin, sin), (to_cos * z).sum(dim=0), (to_sin * z).sum(dim=0)
 
 
 def naive_transnormer(part: TransNormer, x: Tensor) -> Tensor:
@@ -164,7 +187,7 @@ def naive_transnormer(part: TransNormer, x: Tensor) -> Tensor:
         qt, kt = q[:, :, t], k[:, :, t]
         if part.theta is not None:
             turns = (part.theta * t).cos(), (part.theta * t).sin()
-            qt, kt = _turn(qt, turns), _turn(kt, turns)
+            qt, kt = (torch.cat((z * turns[0], z * turns[1]), dim=-1) for z in (qt, kt))
         s = torch.exp(-part.rate).view(-1, 1, 1) * s + kt.unsqueeze(-1) * v[:, :, t].unsqueeze(-2)
         outputs.append((qt.unsqueeze(-2) @ s).squeeze(-2))
     return part._merge(torch.stack(outputs, dim=2), gate)
