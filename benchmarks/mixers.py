@@ -5,7 +5,8 @@ batch 4 x 2,048 x width 256: time, share of the machine's rate of matrix product
 second to a bare attention layer and to the fastest other implementations (`mixers_peers.py`; `pip install
 paceline[bench]`, and checkouts of authors' code: `--seqboat PATH --s4 PATH --aaren PATH`). Then, in a process that
 keeps the memory it frees, one sequence of 1,024 to 65,536 tokens: cost a token, by how much it grows, and the length
-from which a part is faster than attention. Writes results/bench/mixers.json and a picture. Six minutes on two cores.
+from which a part is faster than attention. Writes results/bench/mixers.json and a picture. A quarter of an hour on two
+cores, two minutes of it one pass of transformers' Mamba.
 """
 
 import argparse
@@ -39,6 +40,8 @@ STORED = Path(__file__).parents[1] / "results" / "bench" / "mixers.json"
 FLAT = 1.25
 PATIENCE = 5.0
 """Seconds: a layer whose pass takes longer is timed once, and attention goes no further where the next would."""
+REPEATS = 7
+"""Passes that a curve's medians are taken of."""
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "attention": ("attention", {}),
@@ -106,16 +109,16 @@ def peak(run: Callable[[], object]) -> int:
 
 
 def timed(layers: dict[str, nn.Module], inputs: dict[str, Tensor], repeats: int) -> dict[str, list[float]]:
-    """Seconds a token of each repeat after the warm-up, the layers in turn; one that is very slow is timed once."""
+    """Seconds a token of each repeat after the warm-up, the layers in turn; of one that is very slow, its first."""
     once: set[str] = set()
     found: dict[str, list[float]] = {name: [] for name in layers}
     for repeat in range(repeats + 1):
-        for name in [name for name in layers if not (repeat > 1 and name in once)]:
+        for name in [name for name in layers if name not in once]:
             taken = seconds(partial(trained, layers[name], inputs[name]))
-            if repeat:
-                found[name].append(taken / inputs[name].shape[:2].numel())
-            elif taken > PATIENCE:
+            if repeat == 0 and taken > PATIENCE:
                 once.add(name)
+            if repeat or name in once:
+                found[name].append(taken / inputs[name].shape[:2].numel())
     return found
 
 
@@ -177,19 +180,23 @@ def ratio(taken: dict[str, list[float]], rival: str, name: str) -> float | None:
 
 
 def curves(layers: dict[str, nn.Module], lengths: list[int], work: Callable) -> dict[str, dict[str, dict[int, float]]]:
-    """Microseconds a token at each length, the median of three passes after one that is not counted."""
-    found: dict[str, dict[str, dict[int, float]]] = {name: {"us": {}} for name in layers}
-    last = dict.fromkeys(layers, 0.0)
+    """Microseconds a token at each length, the median of passes after one that is not counted.
+
+    All lengths are gone through in every repeat, so that a machine whose speed drifts is the same for all.
+    """
+    inputs = {length: torch.randn(1, length, WIDTH, requires_grad=work is trained) for length in lengths}
+    taken: dict[tuple[str, int], list[float]] = {}
     for length in lengths:
-        x = torch.randn(1, length, WIDTH, requires_grad=work is trained)
-        going = [name for name in layers if 4 * last[name] < PATIENCE or "attention" not in name]
-        taken: dict[str, list[float]] = {name: [] for name in going}
-        for _ in range(4):
-            for name in going:
-                taken[name].append(seconds(partial(work, layers[name], x)))
-        for name, values in taken.items():
-            last[name] = median(values[1:])
-            found[name]["us"][length] = 1e6 * last[name] / length
+        for name, layer in layers.items():
+            before = taken.get((name, length // 2), [0.0 if length == lengths[0] else PATIENCE])
+            if "attention" not in name or 4 * before[0] < PATIENCE:
+                taken[name, length] = [seconds(partial(work, layer, inputs[length]))]
+    for _ in range(REPEATS):
+        for (name, length), passes in taken.items():
+            passes.append(seconds(partial(work, layers[name], inputs[length])))
+    found: dict[str, dict[str, dict[int, float]]] = {name: {"us": {}} for name in layers}
+    for (name, length), values in taken.items():
+        found[name]["us"][length] = 1e6 * median(values[1:]) / length
     bare = found[BARE]["us"]
     for curve in found.values():
         slower = [n for n in lengths if n in bare and n in curve["us"] and curve["us"][n] >= bare[n]]
@@ -199,12 +206,13 @@ def curves(layers: dict[str, nn.Module], lengths: list[int], work: Callable) -> 
 
 
 def held(layers: dict[str, nn.Module], times: dict[str, Any]) -> None:
-    """Adds the bytes a token at the lengths that were timed, and by how much the costs grow."""
+    """Adds the bytes a token at the lengths that were timed, the median of passes, and by how much the costs grow."""
     for name, curve in times.items():
         curve["bytes"] = {}
         for length in curve["us"]:
             x = torch.randn(1, int(length), WIDTH, requires_grad=True)
-            curve["bytes"][length] = peak(partial(trained, layers[name], x)) / int(length)
+            run = partial(trained, layers[name], x)
+            curve["bytes"][length] = median(peak(run) for _ in range(3)) / int(length)
         curve["growth"] = {kind: growth(list(curve[kind].values())) for kind in ("us", "bytes")}
 
 

@@ -244,7 +244,7 @@ PEERS: dict[str, Peer] = {
     "SeqBoat's authors": Peer(("seqboat",), "seqboat", _seqboat, "nothing; half of the tokens activated in both"),
     "mambapy": Peer(("mamba", "aaren"), "mambapy", _mambapy, "nothing; beside aaren, another mixer of its kind"),
     "transformers Mamba": Peer(
-        ("mamba", "aaren"), "transformers", _mamba, "its loop over tokens: 512 at batch 1", (1, 512)
+        ("mamba", "aaren"), "transformers", _mamba, "one sequence; a loop, whose gradient is quadratic", (1, 2_048)
     ),
 }
 

@@ -175,3 +175,13 @@ def test_the_table_of_decoding_is_the_stored_benchmark(label: str) -> None:
 def test_what_the_memory_would_allow_is_the_stored_benchmark() -> None:
     stored = json.loads((ROOT / "results" / "bench" / "decoding.json").read_text(encoding="utf-8"))
     assert f"would allow {stored['short']['limit']:.0f} in float32" in README
+
+
+def test_the_steps_after_a_long_context_are_the_stored_benchmark() -> None:
+    long = json.loads((ROOT / "results" / "bench" / "decoding.json").read_text(encoding="utf-8"))["long"]
+    rows = re.findall(r"^\| `(.*?)` \| (\d+) \| (\d+) % \|$", README, flags=re.MULTILINE)
+    assert len(rows) == 3 and f"A step after {long['length']:,} tokens" in README
+    for policy, milliseconds, read in rows:
+        facts = long["policies"][policy]
+        assert int(milliseconds) == round(facts["ms_per_step"])
+        assert int(read) == round(100 * facts.get("read", 1.0))
