@@ -15,7 +15,6 @@ results/bench/decoding.json when it is done; `--only PART` measures one anew. Te
 import argparse
 import importlib.util
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,11 +30,10 @@ from timing import in_turn, read_rate, seconds
 
 from paceline.core.discovery import methods, part
 from paceline.core.files import write_atomic
-from paceline.core.packaged import packaged
 from paceline.data._corpus import default_documents
 from paceline.decode._generate import Past, generate, generate_batch
 from paceline.lm.open import Opened, open_lm, strategy, under
-from paceline.lm.pretrained import KNOWN, pretrained
+from paceline.lm.pretrained import pretrained
 from paceline.lm.quick import quicken
 from paceline.lm.siblings import trained
 from paceline.race.result import environment
@@ -95,44 +93,21 @@ def short(opened: Opened, plain: Opened, model: Any, tokens: int, repeats: int) 
         "lookup, code": partial(rate, opened, LOOKUP, code, tokens),
         "int8 + lookup, code": partial(rate, eight, LOOKUP, code, tokens),
         **({"draft, code": partial(rate, opened, DRAFT, code, tokens)} if trained("smollm2-draft") else {}),
-        **llama_cpp(prose, tokens),
+        **llama_cpp("Alone", prose, tokens),
     }
     took = in_turn(runs, repeats)
     return {"weight_bytes": weights, "limit": took.pop("limit"), "tokens_per_second": took}
 
 
-def llama_cpp(ids: list[int], tokens: int) -> dict[str, Callable[[], float]]:
-    """llama.cpp on the model's own 4-bit file and on what it makes of it in 8 and 32 bits, where it is installed."""
+def llama_cpp(kind: str, given: Any, tokens: int) -> dict[str, Callable[[], float]]:
+    """What `llama_cpp_runs.py` has of this kind, in each precision, where llama.cpp is installed."""
     if importlib.util.find_spec("llama_cpp") is None:
         return {}
-    import llama_cpp
+    import llama_cpp_runs
 
-    source = KNOWN[MODEL]
-    path = packaged(source.distribution, source.version, source.file, source.sha256)
-    kinds = {"Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "fp32": llama_cpp.LLAMA_FTYPE_ALL_F32}
-    runs = {"llama.cpp, Q4_1": partial(with_llama_cpp, _loaded(path), ids, tokens)}
-    for name, kind in kinds.items():
-        with tempfile.TemporaryDirectory() as folder:
-            other = Path(folder) / "model.gguf"
-            params = llama_cpp.llama_model_quantize_default_params()
-            params.ftype, params.allow_requantize = kind, True
-            if llama_cpp.llama_model_quantize(str(path).encode(), str(other).encode(), params) == 0:
-                runs[f"llama.cpp, {name}"] = partial(with_llama_cpp, _loaded(other), ids, tokens)
-    return runs
-
-
-def _loaded(path: Path) -> Any:
-    from llama_cpp import Llama
-
-    return Llama(str(path), n_ctx=1024, n_threads=torch.get_num_threads(), use_mmap=False, verbose=False)
-
-
-def with_llama_cpp(model: Any, ids: list[int], tokens: int) -> float:
-    """Tokens a second after the first."""
-    model.reset()
-    stream = model.generate(ids, temp=0.0)
-    next(stream)
-    return (tokens - 1) / seconds(lambda: [next(stream) for _ in range(tokens - 1)])
+    with llama_cpp_runs.files(MODEL) as files:
+        runs = {name: getattr(llama_cpp_runs, kind)(path, given, tokens) for name, path in files.items()}
+    return {f"llama.cpp, {name}": run for name, run in runs.items()}
 
 
 def long(opened: Opened, length: int, tokens: int, repeats: int) -> dict[str, Any]:
@@ -205,7 +180,8 @@ def side_by_side(opened: Opened, model: Any, tokens: int, repeats: int) -> dict[
         options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None, "max_new_tokens": tokens}
         return 8 * tokens / seconds(partial(model.generate, ids, attention_mask=mask, **options))
 
-    return in_turn({"ours": ours, "one after the other": alone, "transformers": padded}, repeats)
+    runs = {"ours": ours, "one after the other": alone, "transformers": padded}
+    return in_turn(runs | llama_cpp("SideBySide", prompts, tokens), repeats)
 
 
 def main() -> None:

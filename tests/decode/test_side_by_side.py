@@ -17,11 +17,13 @@ NESTED = [TEXT[:12], TEXT[:5], TEXT[:20]]
 
 @pytest.mark.parametrize(("prompts", "shared"), [(APART, 0), (ALIKE, 12), (NESTED, 4)])
 @pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("piece", [5, 1024])
 def test_each_says_what_it_says_alone(
-    prompts: list[list[int]], shared: int, quick: bool, monkeypatch: pytest.MonkeyPatch
+    prompts: list[list[int]], shared: int, quick: bool, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In padded pieces, and joined to one text that is read at once."""
     monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
-    monkeypatch.setattr("paceline.lm.huggingface.llama.PIECE", 5)
+    monkeypatch.setattr("paceline.lm.huggingface.llama.PIECE", piece)
     lm = Llama(foreign("llama").model.float())
     lm = quicken(lm) if quick else lm
     alone = [generate(lm, prompt, Greedy(), 10).all() for prompt in prompts]

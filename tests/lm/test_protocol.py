@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from paceline.core.errors import PacelineError
-from paceline.core.state import LM, State
+from paceline.core.state import LM, State, read_end
 
 KEEP = 6
 STEPS = st.lists(
@@ -71,6 +71,9 @@ def test_any_walk_ends_as_from_scratch(any_lm: tuple[LM, float], steps: list[tup
             logits, state = lm(new, state)
             assert logits.shape[1] == value
             assert torch.allclose(logits, scratch(lm, seen)[:, -value:], rtol=0, atol=rounding)
+            end, alike = read_end(lm, new, before)
+            assert end.shape[1] == 1 and torch.allclose(end, logits[:, -1:], rtol=0, atol=rounding)
+            state = alike if number % 2 else state
             furthest = max(furthest, state.length)
             assert state.length - state.kept <= max(3, furthest - KEEP)  # the first three were not kept
         elif kind == "rewind" and value <= state.kept:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Memory = Mapping[str, Tensor]
 """What a layer remembers."""
+PIECE = 32
+"""Queries from which on it pays to attend to the past and to their own keys apart."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def read(
     if mask is None and keys == length:
         k, v = (x.repeat_interleave(share, dim=1) for x in (k, v)) if share > 1 else (k, v)
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if mask is None and length >= PIECE and _tells_sums(q):
+        return _past_and_own(q, k, v)
     if mask is None:
         mask = torch.ones(length, keys, dtype=torch.bool, device=q.device).tril(keys - length)[None, None]
     if mask.shape[1] == 1:
@@ -126,3 +130,25 @@ def read(
         return joined.reshape(q.shape)
     k, v = (x.repeat_interleave(share, dim=1) for x in (k, v))
     return functional.scaled_dot_product_attention(q, k, v, mask)
+
+
+def _tells_sums(q: Tensor) -> bool:
+    """Whether torch has attention that also tells the log-sum-exp of the scores, and nobody wants gradients of it."""
+    known = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+    return known and q.device.type == "cpu" and not (torch.is_grad_enabled() and q.requires_grad)
+
+
+def _past_and_own(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The past, which all queries see, and their own keys, causally, joined by what the scores of either come to.
+
+    With a mask half of the products of the queries' own keys are for nothing, and the mask is as large as the scores.
+    """
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    batch, heads, length, width = q.shape
+    groups, past = k.shape[1], k.shape[2] - length
+    share = heads // groups
+    own_k, own_v = (x[:, :, past:].repeat_interleave(share, dim=1) for x in (k, v))
+    own, own_sum = attend(q, own_k, own_v, 0.0, True)
+    joined = q.reshape(batch, groups, share * length, width)
+    before, before_sum = (x.reshape(batch, heads, length, -1) for x in attend(joined, k[:, :, :past], v[:, :, :past]))
+    return own.lerp(before, (before_sum - own_sum.reshape(before_sum.shape)).sigmoid().to(own.dtype))

@@ -23,7 +23,7 @@ from paceline.context._reader import Reader
 from paceline.context._rows import whole
 from paceline.core.card import Paper
 from paceline.core.errors import PacelineError
-from paceline.core.state import LM, State
+from paceline.core.state import LM, State, read_end
 
 PAPERS = (
     Paper(
@@ -67,8 +67,7 @@ class GemFilter(Reader):
     def read_prompt(self, lm: LM, ids: Tensor) -> tuple[Tensor, State]:
         """See `Reader.read_prompt`."""
         self._kept = min(1.0, self.tokens / ids.shape[1])
-        logits, state = lm(ids if ids.shape[1] <= self.tokens else ids.gather(1, self.choose(lm, ids)), None)
-        return logits[:, -1:], state
+        return read_end(lm, ids if ids.shape[1] <= self.tokens else ids.gather(1, self.choose(lm, ids)), None)
 
     @torch.no_grad()
     def choose(self, lm: Any, ids: Tensor) -> Tensor:
@@ -98,6 +97,7 @@ class _Probe(Policy):
         if place.layer == self.layer:
             last = q[:, :, -1].unflatten(1, (k.shape[1], -1)).sum(2, keepdim=True)  # a sum of products is one product
             self.score = (last @ k.transpose(2, 3)).sum(1).squeeze(1)  # (b, t)
+            return q, {}  # nobody asks what comes out of this layer
         return read(q, k, v), {}
 
 

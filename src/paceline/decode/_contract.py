@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from paceline.core.errors import PacelineError
-from paceline.core.state import LM, State
+from paceline.core.state import LM, State, read_end
 from paceline.decode._choice import Choice
 
 PIECE = 1024
-"""Tokens of a prompt that are read at a time: logits of all of them are made, and only the last are used."""
+"""Tokens of a prompt that are read at a time: some models make logits of all of them, and only the last are used."""
 
 
 @dataclass
@@ -104,10 +104,12 @@ class Run:
         self.state = self.state.rewind(tokens)
 
 
-def read_counted(lm: LM, ids: Tensor, state: State | None, counts: Counts, **more: Any) -> tuple[Tensor, State]:
-    """See `Run.forward`; `more` are arguments that this kind of model takes besides."""
+def read_counted(
+    lm: LM, ids: Tensor, state: State | None, counts: Counts, end: bool = False, **more: Any
+) -> tuple[Tensor, State]:
+    """See `Run.forward`; logits at the end alone where that is asked; `more` are arguments that the model takes."""
     with enough_memory(), torch.no_grad():
-        logits, state = lm(ids, state, **more)
+        logits, state = read_end(lm, ids, state) if end else lm(ids, state, **more)
     counts.calls += 1
     counts.helper_calls += getattr(lm, "helper_calls", 0)
     counts.read += ids.numel()

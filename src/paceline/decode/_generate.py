@@ -142,9 +142,9 @@ def read_prompt(run: Run, past: Past | None = None, keep: int = 0) -> None:
     rest = torch.tensor([run.ids[run.counts.reused :]])
     pieces = list(rest.split(PIECE, dim=1))
     for piece in pieces[:-1]:
-        _, run.state = run.forward(piece, run.state)
+        _, run.state = read_counted(run.lm, piece, run.state, run.counts, end=True)
     run.state = run.state.keeping(keep)
-    logits, run.state = run.forward(pieces[-1], run.state)
+    logits, run.state = read_counted(run.lm, pieces[-1], run.state, run.counts, end=True)
     run.logits = logits[0, -1]
 
 

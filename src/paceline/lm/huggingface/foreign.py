@@ -36,6 +36,7 @@ class HuggingFaceLM(nn.Module):
         sizes = [(name, p.shape) for name, p in model.named_parameters()]
         self._kind = f"{type(model).__name__} {hashlib.sha256(repr(sizes).encode()).hexdigest()}"
         known = inspect.signature(model.forward).parameters
+        self._cuts = "logits_to_keep" in known
         self._cache_name = next((name for name in ("past_key_values", "cache_params") if name in known), "")
         if not self._cache_name:
             raise PacelineError(f"{type(model).__name__} takes no cache: Paceline cannot decode with it.")
@@ -47,17 +48,25 @@ class HuggingFaceLM(nn.Module):
 
     def forward(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b t v"], State]:
         """Logits of each next token, and the state after them."""
+        return self._read(ids, state, ids.shape[1])
+
+    def read_end(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b 1 v"], State]:
+        """See `core.state.read_end`."""
+        return self._read(ids, state, 1)
+
+    def _read(self, ids: Tensor, state: State | None, last: int) -> tuple[Tensor, State]:
+        """With the logits after so many of the last tokens."""
         state = self.initial_state(len(ids)) if state is None else state
         state.check(self._kind, ids)
         read, cache = state.to_read(ids), _pack(state)
         recurrent = any(name.startswith("recurrent_states.") for layer in state.layers for name in layer)
-        logits = []
+        logits, asked = [], {"logits_to_keep": last} if self._cuts else {}
         # Token by token where a past is recurrent: Mamba forgets it when several follow (transformers 5.23).
         for piece in read.split(1, dim=1) if recurrent else (read,):
-            out = self.model(input_ids=piece, use_cache=True, **{self._cache_name: cache})
+            out = self.model(input_ids=piece, use_cache=True, **{self._cache_name: cache}, **asked)
             logits.append(out.logits)
         layers, facts = _unpack(out[self._cache_name], len(ids))
-        return torch.cat(logits, dim=1)[:, -ids.shape[1] :], state.after(read, layers, facts)
+        return torch.cat(logits, dim=1)[:, -last:], state.after(read, layers, facts)
 
 
 def _unpack(cache: Cache, batch: int) -> tuple[tuple[Mapping[str, Tensor], ...], Cache]:

@@ -110,6 +110,19 @@ class Llama(nn.Module):
         Raises:
             PacelineError: the state is another model's, or there are more tokens than the model has positions.
         """
+        x, after = self._read(ids, state, positions, mask)
+        return self.head(x[:, -ids.shape[1] :]), after
+
+    @torch.no_grad()
+    def read_end(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b 1 v"], State]:
+        """See `core.state.read_end`."""
+        x, after = self._read(ids, state)
+        return self.head(x[:, -1:]), after
+
+    def _read(
+        self, ids: Tensor, state: State | None, positions: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """What comes out of the last layer, and the state after it."""
         state = self.initial_state(len(ids)) if state is None else state
         state.check(self._mark, ids)
         read = state.to_read(ids)
@@ -127,10 +140,8 @@ class Llama(nn.Module):
                 positions = (positions - empty.unsqueeze(1)).clamp_min(0)
         x, layers = self.through(self.embed(read), past, start, positions, mask=mask)
         if isinstance(state, Growing):
-            after: State = Growing((*layers, *padding), end, of=state.of)
-        else:
-            after = state.after(read, (*layers, *padding))
-        return self.head(x[:, -ids.shape[1] :]), after
+            return x, Growing((*layers, *padding), end, of=state.of)
+        return x, state.after(read, (*layers, *padding))
 
     @property
     def pads(self) -> bool:
@@ -148,17 +159,43 @@ class Llama(nn.Module):
         longest = max(map(len, rests))
         state = self.initial_state(1)
         for start in range(0, shared, PIECE):
-            _, state = self(torch.tensor([list(prompts[0][start : min(start + PIECE, shared)])]), state)
-        state = state.select(torch.zeros(len(prompts), dtype=torch.long))
+            _, state = self.read_end(torch.tensor([list(prompts[0][start : min(start + PIECE, shared)])]), state)
         padding = {
             "shared": torch.full((len(prompts),), shared),
             "empty": torch.tensor([longest - len(rest) for rest in rests]),
         }
+        if self.policy.cuts and sum(map(len, rests)) <= PIECE:
+            logits, layers = self._read_joined(rests, state)
+            return logits, Growing((*layers, padding), shared + longest, of=state.of)
+        state = state.select(torch.zeros(len(prompts), dtype=torch.long))
         state = replace(state, layers=(*state.layers, padding))
         ids = torch.tensor([[0] * (longest - len(rest)) + rest for rest in rests])
         for piece in ids.split(PIECE, dim=1):
-            logits, state = self(piece, state)
-        return logits[:, -1:], state
+            logits, state = self.read_end(piece, state)
+        return logits, state
+
+    @torch.no_grad()
+    def _read_joined(
+        self, rests: Sequence[Sequence[int]], state: State
+    ) -> tuple[Float[Tensor, "b 1 v"], tuple[Mapping[str, Tensor], ...]]:
+        """Several texts after one state, joined to one that is read without padding, each blind to the others.
+
+        Returns:
+            Logits after each, and what the layers remember of each in a row of its own, padded behind the state.
+        """
+        lengths = torch.tensor([len(rest) for rest in rests])
+        ends, rows = lengths.cumsum(0), torch.arange(len(rests)).repeat_interleave(lengths)
+        places = torch.arange(len(rows))
+        own = (rows[:, None] == rows) & (places[:, None] >= places)
+        mask = torch.cat((own.new_ones(len(rows), state.length), own), dim=1)[None, None]
+        positions = (state.length + places - (ends - lengths)[rows])[None]
+        ids = torch.tensor([[token for rest in rests for token in rest]])
+        x, layers = self.through(self.embed(ids), state.layers, state.length, positions, mask=mask)
+        shared = torch.arange(state.length).expand(len(rests), -1)
+        padded = (state.length + ends[:, None] - torch.arange(int(lengths.max()), 0, -1)).clamp_min(0)
+        kept = torch.cat((shared, padded), dim=1)
+        apart = tuple({name: held[0][:, kept].transpose(0, 1) for name, held in layer.items()} for layer in layers)
+        return self.head(x[0, ends - 1].unsqueeze(1)), apart
 
     def check_length(self, tokens: int) -> None:
         """Refuse more tokens than the model has positions."""
