@@ -22,6 +22,8 @@ Facts = dict[str, Any]
 """What JSON can say."""
 Work = Callable[..., Facts]
 """A module's function of a `Link` and of JSON arguments by name."""
+FIRST = "first.json"
+"""Who failed first, and why: the others may fail for that reason alone, having lost whom they talked to."""
 
 
 def run_ranks(work: Work, size: int, patience: float = 60.0, limit: float = 600.0, **arguments: Any) -> list[Facts]:
@@ -47,12 +49,14 @@ def run_ranks(work: Work, size: int, patience: float = 60.0, limit: float = 600.
         command = [sys.executable, "-m", __name__, place]
         said = _run(command, environment, size, limit)
         found = [_answer(Path(place) / f"{rank}.json") for rank in range(size)]
+        failed = _answer(Path(place) / FIRST)
     for answer in found:
         if answer is not None and "error" in answer:
             raise PacelineError(answer["error"])
     if None in found:
         last = (said.strip().splitlines() or ["it said nothing"])[-1]
-        raise PacelineError(f"Process {found.index(None)} of {size} ended without an answer: {last}")
+        rank, why = (found.index(None), last) if failed is None else (failed["rank"], failed["why"])
+        raise PacelineError(f"Process {rank} of {size} ended without an answer: {why}")
     return [answer["found"] for answer in found if answer is not None]
 
 
@@ -123,9 +127,12 @@ def _follow(place: Path, rank: int, job: Facts, work: Work) -> None:
             distributed.barrier()
     except PacelineError as error:
         answer = {"error": str(error)}
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
         status = 1
+        why = traceback.format_exception_only(error)[-1].strip()
+        with suppress(FileExistsError), (place / FIRST).open("x", encoding="utf-8") as file:
+            json.dump({"rank": rank, "why": why}, file)
     if answer is not None:
         (place / f"{rank}.json").write_text(json.dumps(answer), encoding="utf-8")
     sys.stderr.flush()
