@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from paceline.core.errors import PacelineError
-from paceline.core.state import LM, State, read_end
+from paceline.core.read_end import read_end
+from paceline.core.state import LM, State
 
 KEEP = 6
 STEPS = st.lists(

@@ -23,7 +23,8 @@ from paceline.context._reader import Reader
 from paceline.context._rows import whole
 from paceline.core.card import Paper
 from paceline.core.errors import PacelineError
-from paceline.core.state import LM, State, read_end
+from paceline.core.read_end import read_end
+from paceline.core.state import LM, State
 
 PAPERS = (
     Paper(

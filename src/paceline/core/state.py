@@ -144,17 +144,3 @@ class LM(Protocol):
     def initial_state(self, batch: int) -> State:
         """The empty past of `batch` sequences."""
         ...
-
-
-def read_end(lm: LM, ids: Int[Tensor, "b t"], state: State | None) -> tuple[Float[Tensor, "b 1 v"], State]:
-    """Logits of the token after the last of `ids` alone, and the state after them.
-
-    A model whose class has a method `read_end` makes no others: with a large vocabulary they are a fifth of reading a
-    prompt. A view that hands on what it has not itself is asked as any other, for its logits may be others.
-    """
-    own = getattr(type(lm), "read_end", None)
-    if own is not None:
-        logits, after = own(lm, ids, state)
-        return logits, after
-    logits, after = lm(ids, state)
-    return logits[:, -1:], after

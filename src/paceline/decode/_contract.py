@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from paceline.core.errors import PacelineError
-from paceline.core.state import LM, State, read_end
+from paceline.core.read_end import read_end
+from paceline.core.state import LM, State
 from paceline.decode._choice import Choice
 
 PIECE = 1024

@@ -131,11 +131,6 @@ class Decoder(nn.Module):
         hidden, after = self.extend(ids, state)
         return self._head(hidden), after
 
-    def read_end(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b 1 v"], State]:
-        """See `core.state.read_end`."""
-        hidden, after = self.extend(ids, state)
-        return self._head(hidden[:, -1:]), after
-
     def logits(self, ids: Int[Tensor, "b t"], prompt: int = 0) -> Float[Tensor, "b t v"]:
         """The same logits from an empty past, without paying for a state: what training calls.
 

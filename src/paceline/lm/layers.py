@@ -32,10 +32,6 @@ class LayeredDecoder:
         logits, after = self.decoder(ids, state)
         return logits, after
 
-    def read_end(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b 1 v"], State]:
-        """See `core.state.read_end`."""
-        return self.decoder.read_end(ids, state)
-
     def initial_state(self, batch: int) -> State:
         """See `Decoder.initial_state`."""
         return self.decoder.initial_state(batch)

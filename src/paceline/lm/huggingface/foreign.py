@@ -51,7 +51,7 @@ class HuggingFaceLM(nn.Module):
         return self._read(ids, state, ids.shape[1])
 
     def read_end(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b 1 v"], State]:
-        """See `core.state.read_end`."""
+        """See `core.read_end`."""
         return self._read(ids, state, 1)
 
     def _read(self, ids: Tensor, state: State | None, last: int) -> tuple[Tensor, State]:

@@ -115,7 +115,7 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def read_end(self, ids: Int[Tensor, "b t"], state: State | None = None) -> tuple[Float[Tensor, "b 1 v"], State]:
-        """See `core.state.read_end`."""
+        """See `core.read_end`."""
         x, after = self._read(ids, state)
         return self.head(x[:, -1:]), after
 
