@@ -113,12 +113,8 @@ class SideBySide:
         read = list(entries)
         self._batch.n_tokens = len(read)
         for row, entry in enumerate(read):
-            self._batch.token[row], self._batch.pos[row], self._batch.logits[row] = (
-                entry.token,
-                entry.place,
-                entry.asked,
-            )
-            self._batch.n_seq_id[row] = len(entry.sequences)
+            self._batch.token[row], self._batch.pos[row] = entry.token, entry.place
+            self._batch.logits[row], self._batch.n_seq_id[row] = entry.asked, len(entry.sequences)
             for index, number in enumerate(entry.sequences):
                 self._batch.seq_id[row][index] = number
         if status := llama_cpp.llama_decode(self._context, self._batch):

@@ -21,9 +21,12 @@ def test_past_and_own_keys_are_joined_as_a_mask_tells(
     assert close(read(q, k, v), read(q, k, v, mask), dtype)
 
 
-def test_gradients_flow_where_they_are_wanted() -> None:
+@pytest.mark.parametrize("wanted", [0, 1, 2], ids=["q", "k", "v"])
+def test_gradients_flow_where_they_are_wanted(wanted: int) -> None:
+    """Of queries, keys or values alone."""
     q, k, v = torch.randn(3, 1, 2, 80, 8, dtype=torch.float64).unbind()
-    q = q[:, :, -40:].requires_grad_()
+    given = [q[:, :, -40:], k, v]
+    given[wanted].requires_grad_()
     mask = torch.ones(40, 80, dtype=torch.bool).tril(40)[None, None]
-    ours, masked = (torch.autograd.grad(read(q, k, v, m).sum(), q)[0] for m in (None, mask))
+    ours, masked = (torch.autograd.grad(read(*given, m).square().sum(), given[wanted])[0] for m in (None, mask))
     assert close(ours, masked, torch.float64)

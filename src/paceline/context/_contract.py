@@ -120,7 +120,7 @@ def read(
     if mask is None and keys == length:
         k, v = (x.repeat_interleave(share, dim=1) for x in (k, v)) if share > 1 else (k, v)
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    if mask is None and length >= PIECE and _tells_sums(q):
+    if mask is None and length >= PIECE and _tells_sums(q, k, v):
         return _past_and_own(q, k, v)
     if mask is None:
         mask = torch.ones(length, keys, dtype=torch.bool, device=q.device).tril(keys - length)[None, None]
@@ -132,10 +132,11 @@ def read(
     return functional.scaled_dot_product_attention(q, k, v, mask)
 
 
-def _tells_sums(q: Tensor) -> bool:
-    """Whether torch has attention that also tells the log-sum-exp of the scores, and nobody wants gradients of it."""
+def _tells_sums(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether torch has attention that also tells the log-sum-exp of such scores, and nobody wants gradients of it."""
     known = hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
-    return known and q.device.type == "cpu" and not (torch.is_grad_enabled() and q.requires_grad)
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    return known and q.device.type == "cpu" and not wanted
 
 
 def _past_and_own(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
