@@ -12,6 +12,7 @@ from _tiny import model
 from paceline.compress import _rows
 from paceline.compress._rows import FEW, can, few_rows
 from paceline.compress.int8 import Int8, Int8Linear
+from paceline.compress.rtn import RTN
 from paceline.context._contract import Policy
 from paceline.context.quest import Quest
 from paceline.context.tokenselect import TokenSelect
@@ -132,6 +133,23 @@ def test_policies_choose_in_loops_what_they_choose_in_torch(policy: Policy, monk
             plain(ids[:, at : at + 1], other)
             assert meters.keys() == plain.policy.meters().keys()
     assert len([one for one in taken if one is not None]) >= 31
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("activations", [8, 16])
+def test_few_bits_of_a_quick_model_are_those_of_the_plain_one(
+    bits: int, activations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
+    plain = Llama(foreign("llama").model.float())
+    few = RTN(bits, activations)
+    one, two = few.apply(quicken(plain)), few.apply(plain)
+    ids = torch.randint(0, plain.vocab_size, (1, 9))
+    state = other = None
+    with torch.no_grad():
+        for at in range(9):
+            (logits, state), (expected, other) = one(ids[:, at : at + 1], state), two(ids[:, at : at + 1], other)
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_eight_bits_of_a_quick_model_are_those_of_the_plain_one() -> None:

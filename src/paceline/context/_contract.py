@@ -81,7 +81,7 @@ class Policy(ABC):
             PacelineError: `place.mask` is given to a policy that does not know masks.
         """
 
-    def step_quickly(self, step: "Step", past: Sequence[Memory]) -> tuple[Memory, ...] | None:
+    def step_quickly(self, step: "Step", past: Sequence[Memory]) -> Sequence[Memory] | None:
         """All layers of a model in one compiled loop, as `attend` up to rounding, or None where it has none for this.
 
         What the layers remember then is returned. For one sequence, float32 on a processor, without masks; called only

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from paceline.context._contract import Memory
 from paceline.core.growing import room
+from paceline.core.stacked import Stacked, stacked
 
+KEPT = ("k", "v")
 PIECE = 256
 """Tokens of a cache that are worth a piece of their own."""
 
@@ -82,14 +84,12 @@ class Maps:
         return len(self.kept[0][4])
 
 
-def full_step(step: Step, past: Sequence[Memory]) -> tuple[Memory, ...] | None:
+def full_step(step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
     """All layers with the whole cache (`full.py`), or None where they remember different numbers of tokens."""
-    held = {memory["k"].shape[2] for memory in past}
-    if len(held) != 1:
+    if not isinstance(past, Stacked) and len({memory["k"].shape[2] for memory in past}) > 1:
         return None
-    end = held.pop() + step.tokens
-    after = tuple({name: room(memory[name], step.tokens) for name in ("k", "v")} for memory in past)
-    _loops().full(*step.given(), end, _table(after, "k", "v"), *step.pieces(end))
+    after = stacked(past, KEPT).room(step.tokens)
+    _loops().full(*step.given(), after.tokens, after.places, *step.pieces(after.tokens))
     return after
 
 
@@ -160,8 +160,7 @@ def _table(memories: Sequence[Memory], *names: str) -> Any:
 
 def _place(x: Tensor) -> tuple[int, int]:
     """Of (1, g, n, s): a growing one is the front of its buffer, which has more room."""
-    base = x._base
-    whole = base is not None and base.shape[:2] == x.shape[:2] and base.data_ptr() == x.data_ptr()
-    tokens = base.shape[2] if whole else x.shape[2]  # type: ignore[union-attr]
-    assert x.numel() == 0 or x.stride()[1:] == (tokens * x.shape[3], x.shape[3], 1)
+    _, group, token, number = x.stride()
+    tokens, over = divmod(group, x.shape[3])
+    assert x.numel() == 0 or (token, number, over) == (x.shape[3], 1, 0)
     return x.data_ptr(), tokens

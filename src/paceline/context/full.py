@@ -33,7 +33,7 @@ class Full(Policy):
         keys, values = append(memory["k"], k), append(memory["v"], v)
         return read(q, keys, values, place.mask), {"k": keys, "v": values}
 
-    def step_quickly(self, step: Step, past: Sequence[Memory]) -> tuple[Memory, ...] | None:
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
         """See `Policy.step_quickly`."""
         return full_step(step, past) if type(self) is Full else None
 

@@ -99,7 +99,7 @@ class Quest(Policy):
         self._count_chosen(q.shape[1], length, keys, bounds)
         return out, after
 
-    def step_quickly(self, step: Step, past: Sequence[Memory]) -> tuple[Memory, ...] | None:
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
         """See `Policy.step_quickly`."""
         held, count = past[0]["k"].shape[2] + 1, self.tokens // self.page
         sparse = past[self.dense_layers :]

@@ -104,7 +104,7 @@ class TokenSelect(Policy):
         out = read(q, gather(keys, index), gather(values, index))
         return out, {"k": keys, "v": values, "voter": voter, "voted": voted, **codes}
 
-    def step_quickly(self, step: Step, past: Sequence[Memory]) -> tuple[Memory, ...] | None:
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
         """See `Policy.step_quickly`."""
         held = past[0]["k"].shape[2] + 1
         alike = len({memory["voter"].shape[1] for memory in past}) == 1

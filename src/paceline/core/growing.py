@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from paceline.core.errors import PacelineError
+from paceline.core.stacked import LEAST, Stacked
 from paceline.core.state import State
 
 TOKENS = 2
 """The dimension of the tokens: (batch, heads, tokens, width)."""
-LEAST = 64
-"""Tokens of the smallest buffer."""
 
 
 def append(old: Tensor, new: Tensor) -> Tensor:
@@ -43,7 +42,9 @@ def room(old: Tensor, tokens: int) -> Tensor:
 def front(old: Tensor, tokens: int) -> Tensor:
     """The first `tokens` tokens of `old`; what is behind them may be overwritten once `old` is gone."""
     buffer = old._base
-    return old.narrow(TOKENS, 0, tokens).clone() if buffer is None else _front(buffer, tokens)
+    if buffer is None or not hasattr(buffer, "living"):  # a view of something else
+        return old.narrow(TOKENS, 0, tokens).clone()
+    return _front(buffer, tokens)
 
 
 def _front(buffer: Tensor, tokens: int) -> Tensor:
@@ -93,6 +94,8 @@ class Growing(State):
         if tokens == 0:
             return self
         left = self.length - tokens
+        if isinstance(self.layers, Stacked):
+            return replace(self, length=left, layers=self.layers.front(left))
         return replace(self, length=left, layers=tuple(_cut(layer, left) for layer in self.layers))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from paceline.core.growing import Growing
 from paceline.core.state import LM, State
 
-Memories = tuple[Mapping[str, Tensor], ...]
+Memories = Sequence[Mapping[str, Tensor]]
 """What layers remember, one after the other; those of all layers are the first in `State.layers`."""
 
 
@@ -54,7 +54,7 @@ def after(state: State, read: Int[Tensor, "b r"], layers: Memories) -> State:
     """The state once `read`, which `state.to_read` gave, has led all layers to what they remember now."""
     if isinstance(state, Growing):
         rest = state.layers[len(layers) :]
-        return Growing((*layers, *rest), state.length + read.shape[1], of=state.of)
+        return Growing((*layers, *rest) if rest else layers, state.length + read.shape[1], of=state.of)
     return state.after(read, layers)
 
 

@@ -1,6 +1,6 @@
 """What decoding needs of a causal language model: one protocol, one state."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ class State:
     Models never change a state in place, so keeping one is keeping a point to return to.
     """
 
-    layers: tuple[Mapping[str, Tensor], ...]
+    layers: Sequence[Mapping[str, Tensor]]
     """Per layer, named tensors with the batch first."""
     length: int
     """Tokens seen."""
@@ -103,7 +103,7 @@ class State:
         """For models: the r >= t tokens to read after `layers` when `ids` are given."""
         return ids if self.pending is None else torch.cat((self.pending, ids), dim=1)
 
-    def after(self, read: Int[Tensor, "b r"], layers: tuple[Mapping[str, Tensor], ...], facts: Any = None) -> "State":
+    def after(self, read: Int[Tensor, "b r"], layers: Sequence[Mapping[str, Tensor]], facts: Any = None) -> "State":
         """For models: the state once `read`, which `to_read` gave, has led from these layers to others."""
         unread = 0 if self.pending is None else self.pending.shape[1]
         start = State(self.layers, self.length - unread, self.facts, self.of)

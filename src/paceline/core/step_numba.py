@@ -100,6 +100,12 @@ def _before(x, norm, eps, weights, scales, cos, sin, turned, normed, out):  # ty
                 out[r, i + half] = b * cos[r, at + half] + a * sin[r, at + half]
 
 
+def _finish(x, norm, eps, weights, scales, normed, out):  # type: ignore[no-untyped-def]
+    """`out` (r, v): the logits."""
+    normalise(x, norm, eps, normed)
+    product(normed, weights, scales, out)
+
+
 def _exponential(x):  # type: ignore[no-untyped-def]
     """e^x for x <= 0: the power of the nearest whole number, written into the exponent's bits, times a polynomial of
     the rest. A call of the library's would keep the loop from taking several numbers at once."""
@@ -243,5 +249,5 @@ def _attend(mixed, tokens, heads, held, keys, values, order, splits, scores, sum
 
 
 attend = compiled(_attend)
-before, after = compiled(_before, parallel=False), compiled(_after, parallel=False)
-__all__ = ["after", "attend", "before", "product", "use_threads"]
+before, after, finish = (compiled(f, parallel=False) for f in (_before, _after, _finish))
+__all__ = ["after", "attend", "before", "finish", "product", "use_threads"]

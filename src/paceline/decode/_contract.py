@@ -18,7 +18,7 @@ from torch import Tensor
 from paceline.core.errors import PacelineError
 from paceline.core.read_end import read_end
 from paceline.core.state import LM, State
-from paceline.decode._choice import Choice
+from paceline.decode._choice import Choice, largest
 
 PIECE = 1024
 """Tokens of a prompt that are read at a time: some models make logits of all of them, and only the last are used."""
@@ -141,7 +141,7 @@ def check_finite(logits: Float[Tensor, "b t v"]) -> None:
     Raises:
         PacelineError: logits that are not numbers.
     """
-    if not torch.isfinite(logits[:, -1].amax(-1)).all():
+    if not largest(logits[:, -1]).isfinite().all():
         raise PacelineError("The model returned logits that are not finite: its weights are damaged or it diverged.")
 
 

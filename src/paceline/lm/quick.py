@@ -62,13 +62,13 @@ class QuickLlama(Llama):
         positions: Int[Tensor, "#b t"] | None = None,
         first: int = 0,
         mask: Tensor | None = None,
-    ) -> tuple[Float[Tensor, "b t d"], tuple[Mapping[str, Tensor], ...]]:
+    ) -> tuple[Float[Tensor, "b t d"], Sequence[Mapping[str, Tensor]]]:
         """See `Llama.through`."""
         maps = self._maps() if len(x) == 1 and can(x[0]) else None
         if maps is None:
             return super().through(x, past, start, positions, first, mask)
         tokens = x.shape[1]
-        at = torch.arange(start, start + tokens) if positions is None else positions[0]
+        at = slice(start, start + tokens) if positions is None else positions[0]
         padding = 0 if tokens == 1 else -tokens % 4
         rows = functional.pad(x[0], (0, 0, 0, padding)) if padding else x[0].clone()
         turn = self.cos[at].numpy(), self.sin[at].numpy()
@@ -78,6 +78,18 @@ class QuickLlama(Llama):
         if after is None:
             after = self._one_by_one(step, past, Place(first, self.depth, start, mask))
         return rows[None, :tokens], after
+
+    def head(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t v"]:
+        """See `Llama.head`; one row in one loop."""
+        out: Any = self.out
+        loops = _steps() if x.shape[:2] == (1, 1) and can(x[0]) and _readable(out) else None
+        if loops is None:
+            return super().head(x)
+        logits, normed = x.new_empty(1, 1, len(out.packed)), torch.empty_like(x[0])
+        loops.use_threads(torch.get_num_threads())
+        arrays = (tensor.numpy() for tensor in (out.packed, out.scale, normed, logits[0]))
+        loops.finish(x[0].numpy(), self.norm.numpy(), self.eps, *arrays)
+        return logits
 
     def _one_by_one(
         self, step: Step, past: Sequence[Mapping[str, Tensor]], place: Place
@@ -114,12 +126,20 @@ class QuickLlama(Llama):
 
 def _plain(layers: Any) -> Maps | None:
     maps = [(layer.qkv, layer.o, layer.gate_up, layer.down) for layer in layers]
-    kinds = {m.packed.dtype for ms in maps for m in ms if hasattr(m, "packed")}
-    plain = all(m.bias is None and hasattr(m, "packed") for ms in maps for m in ms)
-    if not plain or len(kinds) != 1 or any(layer.norm_q is not None for layer in layers):
+    if not all(_readable(m) for ms in maps for m in ms) or any(layer.norm_q is not None for layer in layers):
+        return None
+    if len({m.packed.dtype for ms in maps for m in ms}) > 1:
         return None
     norms = [(layer.norm_in, layer.norm_mid) for layer in layers]
     return Maps([[x for m in ms for x in (m.packed, m.scale)] + [*n] for ms, n in zip(maps, norms, strict=True)])
+
+
+def _readable(linear: Any) -> bool:
+    """Whether loops read this map: float32, or 8 bits with a scale for each output, and no bias."""
+    packed, scale = (getattr(linear, name, None) for name in ("packed", "scale"))
+    if packed is None or scale is None or linear.bias is not None or scale.shape != packed.shape[:1]:
+        return False
+    return packed.dtype in (torch.float32, torch.int8) and packed.is_contiguous()
 
 
 @cache

@@ -15,6 +15,7 @@ import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ class Llama(nn.Module):
     @property
     def _mark(self) -> str:
         """What its states are marked with: the model, and the policy with its settings."""
-        settings = {name: getattr(self.policy, name, None) for name in inspect.signature(type(self.policy)).parameters}
+        settings = {name: getattr(self.policy, name, None) for name in _parameters(type(self.policy))}
         return f"{self.kind} {type(self.policy).__name__} {settings}"
 
     @torch.no_grad()
@@ -131,17 +132,16 @@ class Llama(nn.Module):
         past, padding = state.layers[: self.depth], state.layers[self.depth :]
         if positions is None:
             self.check_length(end)
-            positions = torch.arange(start, end, device=ids.device).unsqueeze(0)
             if padding:
+                positions = torch.arange(start, end, device=ids.device).unsqueeze(0)
                 shared, empty = padding[0]["shared"], padding[0]["empty"]  # (b,), and then so many tokens that are none
                 keys = torch.arange(end, device=ids.device)
                 first, last = (x[:, None, None, None] for x in (shared, shared + empty))
                 mask = ((keys < first) | (keys >= last)) & (keys <= positions[0, :, None])
                 positions = (positions - empty.unsqueeze(1)).clamp_min(0)
         x, layers = self.through(self.embed(read), past, start, positions, mask=mask)
-        if isinstance(state, Growing):
-            return x, Growing((*layers, *padding), end, of=state.of)
-        return x, state.after(read, (*layers, *padding))
+        layers = (*layers, *padding) if padding else layers
+        return x, Growing(layers, end, of=state.of) if isinstance(state, Growing) else state.after(read, layers)
 
     @property
     def pads(self) -> bool:
@@ -177,7 +177,7 @@ class Llama(nn.Module):
     @torch.no_grad()
     def _read_joined(
         self, rests: Sequence[Sequence[int]], state: State
-    ) -> tuple[Float[Tensor, "b 1 v"], tuple[Mapping[str, Tensor], ...]]:
+    ) -> tuple[Float[Tensor, "b 1 v"], Sequence[Mapping[str, Tensor]]]:
         """Several texts after one state, joined to one that is read without padding, each blind to the others.
 
         Returns:
@@ -214,7 +214,7 @@ class Llama(nn.Module):
         positions: Int[Tensor, "#b t"] | None = None,
         first: int = 0,
         mask: Tensor | None = None,
-    ) -> tuple[Float[Tensor, "b t d"], tuple[Mapping[str, Tensor], ...]]:
+    ) -> tuple[Float[Tensor, "b t d"], Sequence[Mapping[str, Tensor]]]:
         """The layers from `first` on that `past` is of, and what they remember then; `positions` go on from `start`."""
         if positions is None:
             positions = torch.arange(start, start + x.shape[1], device=x.device).unsqueeze(0)
@@ -280,6 +280,11 @@ def _joined(*parts: nn.Linear) -> nn.Linear:
     if parts[0].bias is not None:
         joined.bias = nn.Parameter(torch.cat([p.bias.detach() for p in parts]))
     return joined
+
+
+@cache
+def _parameters(kind: type) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind).parameters)
 
 
 def refuse(model: Any) -> None:

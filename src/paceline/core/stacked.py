@@ -1,0 +1,93 @@
+"""What all layers of a model remember, as one buffer that grows along its tokens: as `core/growing.py`, layers at once.
+
+A step of one token that goes through thirty layers tensor by tensor waits longer for Python than for its arithmetic.
+"""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LEAST = 64
+"""Tokens of the smallest buffer."""
+
+
+class _Buffer:
+    """The numbers, and which stacks are the front of them."""
+
+    def __init__(self, numbers: Float[Tensor, "layers kinds b g n s"]) -> None:
+        self.numbers = numbers
+        self.living: list[weakref.ref[Stacked]] = []
+
+    @cached_property
+    def places(self) -> Any:
+        """(layers, 2 kinds): of each kind the address and the tokens that it has room for."""
+        layers, kinds, tokens = *self.numbers.shape[:2], self.numbers.shape[4]
+        starts = np.arange(layers * kinds) * (self.numbers.stride(1) * self.numbers.element_size())
+        pairs = np.stack((starts + self.numbers.data_ptr(), np.full(layers * kinds, tokens)), axis=1)
+        return pairs.reshape(layers, 2 * kinds)
+
+
+class Stacked(Sequence[Mapping[str, Tensor]]):
+    """A state's layers, each a mapping of tensors (b, g, n, s), made when they are asked for.
+
+    A value: `room` writes behind it only where no living stack, nor a tensor that came from one, reaches further.
+    """
+
+    def __init__(self, names: tuple[str, ...], buffer: _Buffer, tokens: int) -> None:
+        self.names, self.tokens, self._buffer = names, tokens, buffer
+        buffer.living = [entry for entry in buffer.living if entry() is not None]
+        buffer.living.append(weakref.ref(self))
+
+    def __len__(self) -> int:
+        """Layers."""
+        return len(self._buffer.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One layer, or a sequence of some."""
+        if isinstance(index, slice):
+            some = range(len(self))[index]
+            return self if some == range(len(self)) else tuple(self[i] for i in some)
+        tensors = self._buffer.numbers[index].narrow(3, 0, self.tokens).unbind()
+        for tensor in tensors:
+            tensor.guard = self  # type: ignore[attr-defined]  # while the tensor lives, so does what its numbers are of
+        return dict(zip(self.names, tensors, strict=True))
+
+    @property
+    def places(self) -> Any:
+        """(layers, 2 kinds): of each kind its address and the tokens that it has room for."""
+        return self._buffer.places
+
+    def room(self, tokens: int) -> "Stacked":
+        """With so many more tokens, which are still to be written."""
+        end, buffer = self.tokens + tokens, self._buffer
+        further = any((other := entry()) is not None and other.tokens > self.tokens for entry in buffer.living)
+        if further or end > buffer.numbers.shape[4]:
+            buffer = _grown(buffer.numbers.narrow(4, 0, self.tokens), end)
+        return Stacked(self.names, buffer, end)
+
+    def front(self, tokens: int) -> "Stacked":
+        """The first tokens."""
+        return Stacked(self.names, self._buffer, tokens)
+
+
+def stacked(layers: Sequence[Mapping[str, Tensor]], names: tuple[str, ...]) -> Stacked:
+    """These tensors of each layer, all of one shape, as a stack; one that is a stack of them already, as it is."""
+    if isinstance(layers, Stacked) and layers.names == names:
+        return layers
+    numbers = torch.stack([torch.stack([layer[name] for name in names]) for layer in layers])
+    tokens = numbers.shape[4]
+    return Stacked(names, _grown(numbers, tokens), tokens)
+
+
+def _grown(numbers: Tensor, tokens: int) -> _Buffer:
+    shape = list(numbers.shape)
+    shape[4] = max(LEAST, tokens + tokens // 2)
+    buffer = numbers.new_empty(shape)
+    buffer.narrow(4, 0, numbers.shape[4]).copy_(numbers)
+    return _Buffer(buffer)

@@ -1,0 +1,90 @@
+"""A stack of layers is a value: what was taken from it stays, whatever is written after it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from paceline.core.growing import Growing
+from paceline.core.stacked import LEAST, Stacked, stacked
+
+NAMES = ("k", "v")
+
+
+def layers(tokens: int) -> list[dict[str, Tensor]]:
+    return [{name: torch.randn(1, 2, tokens, 4) for name in NAMES} for _ in range(3)]
+
+
+def write(stack: Stacked, tokens: int, value: float) -> Stacked:
+    """`tokens` more, all `value`, put where `places` says, as the loops do."""
+    after = stack.room(tokens)
+    assert after.places.shape == (len(after), 4)
+    for index in range(len(after)):
+        for kind, name in enumerate(NAMES):
+            tensor = after[index][name]
+            assert after.places[index, 2 * kind] == tensor.data_ptr()
+            assert after.places[index, 2 * kind + 1] * 4 == tensor.stride(1)
+            tensor[:, :, stack.tokens :] = value
+    return after
+
+
+def test_it_has_what_was_stacked() -> None:
+    given = layers(5)
+    stack = stacked(given, NAMES)
+    assert len(stack) == 3 and stack.tokens == 5 and stacked(stack, NAMES) is stack
+    for one, other in zip(stack, given, strict=True):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in NAMES)
+    assert (
+        torch.equal(stack[1:][0]["k"], given[1]["k"])
+        and stack[:3] is stack
+        and torch.equal(stack[-1]["v"], given[2]["v"])
+    )
+    with pytest.raises(IndexError):
+        stack[3]
+
+
+def test_steps_write_in_place_until_the_buffer_is_full() -> None:
+    stack = write(stacked(layers(5), NAMES), 1, 1.0)
+    address = stack.places[0, 0]
+    while stack.tokens < LEAST:
+        stack = write(stack, 1, 1.0)
+        assert stack.places[0, 0] == address
+    first = stack[0]["k"].clone()
+    stack = write(stack, 1, 2.0)
+    assert stack.places[0, 0] != address and torch.equal(stack[0]["k"][:, :, :LEAST], first)
+
+
+@pytest.mark.parametrize("kept", ["stack", "tensor"])
+def test_two_ways_on_from_one_state_do_not_meet(kept: str) -> None:
+    start = stacked(layers(5), NAMES)
+    held: list[Stacked | Tensor] = []
+    one = write(start, 2, 1.0)
+    held.append(one if kept == "stack" else one[1]["v"])
+    del one
+    other = write(start, 2, 2.0)
+    mine = held[0][1]["v"] if isinstance(held[0], Stacked) else held[0]
+    assert (mine[:, :, 5:] == 1.0).all() and (other[1]["v"][:, :, 5:] == 2.0).all()  # type: ignore[call-overload, index]
+
+
+def test_taking_back_goes_on_in_place_where_nobody_kept_what_was_taken_back() -> None:
+    state = Growing(write(stacked(layers(5), NAMES), 3, 1.0), 8, of="test")
+    assert state.nbytes == 3 * 2 * 2 * 8 * 4 * 4 and state.batch == 1
+    back = state.rewind(3)
+    assert isinstance(back.layers, Stacked) and back.layers.tokens == back.length == 5
+    kept = write(back.layers, 1, 2.0)
+    assert kept.places[0, 0] != back.layers.places[0, 0]  # `state` lives, and has three tokens more
+    del state, kept
+    assert write(back.layers, 1, 2.0).places[0, 0] == back.layers.places[0, 0]
+
+
+def test_layers_that_were_taken_out_are_cut_alone() -> None:
+    stack = write(stacked(layers(5), NAMES), 3, 1.0)
+    back = Growing(tuple(stack), 8, of="test").rewind(4)
+    assert torch.equal(back.layers[2]["v"], stack[2]["v"][:, :, :4])
+
+
+def test_rows_are_selected_as_of_any_state() -> None:
+    state = Growing(stacked(layers(5), NAMES), 5, of="test")
+    two = state.select(torch.tensor([0, 0]))
+    assert two.batch == 2 and torch.equal(two.layers[2]["k"][1], state.layers[2]["k"][0])
+    copy = state.fork()
+    assert copy.layers[0]["k"].data_ptr() != state.layers[0]["k"].data_ptr()
