@@ -35,11 +35,20 @@ def test_it_has_what_was_stacked() -> None:
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in NAMES)
     assert (
         torch.equal(stack[1:][0]["k"], given[1]["k"])
-        and stack[:3] is stack
+        and isinstance(stack[:3], Stacked)
         and torch.equal(stack[-1]["v"], given[2]["v"])
     )
     with pytest.raises(IndexError):
         stack[3]
+
+
+def test_what_follows_the_layers_stays_with_them() -> None:
+    given, more = layers(5), {"empty": torch.tensor([4])}
+    both = stacked(given, NAMES).followed([more])
+    assert len(both) == 4 and both[3] is both[-1] is more and both[3:] == (more,)
+    assert len(both[:3]) == 3 and both[:3].tokens == 5 and torch.equal(both[-2]["k"], given[2]["k"])
+    back = Growing(both, 5, of="test").rewind(2).layers
+    assert back[3] is more and torch.equal(back[0]["k"], given[0]["k"][:, :, :3])
 
 
 def test_steps_write_in_place_until_the_buffer_is_full() -> None:
@@ -83,8 +92,14 @@ def test_layers_that_were_taken_out_are_cut_alone() -> None:
 
 
 def test_rows_are_selected_as_of_any_state() -> None:
-    state = Growing(stacked(layers(5), NAMES), 5, of="test")
-    two = state.select(torch.tensor([0, 0]))
-    assert two.batch == 2 and torch.equal(two.layers[2]["k"][1], state.layers[2]["k"][0])
+    given = [{name: torch.randn(3, 2, 5, 4) for name in NAMES} for _ in range(3)]
+    more = {"empty": torch.tensor([4, 5, 6])}
+    state = Growing(stacked(given, NAMES).followed([more]), 5, of="test")
+    rows = torch.tensor([2, 0, 0, 1])
+    chosen, expected = state.select(rows), Growing((*given, more), 5, of="test").select(rows)
+    assert isinstance(chosen.layers, Stacked) and chosen.batch == 4 and len(chosen.layers) == 4
+    for one, other in zip(chosen.layers, expected.layers, strict=True):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert chosen.layers[:3].room(1).places[0, 0] == chosen.layers[:3].places[0, 0]  # there is room
     copy = state.fork()
     assert copy.layers[0]["k"].data_ptr() != state.layers[0]["k"].data_ptr()

@@ -14,6 +14,7 @@ from paceline.compress._rows import FEW, can, few_rows
 from paceline.compress.int8 import Int8, Int8Linear
 from paceline.compress.rtn import RTN
 from paceline.context._contract import Policy
+from paceline.context.full import Full
 from paceline.context.quest import Quest
 from paceline.context.tokenselect import TokenSelect
 from paceline.decode._generate import generate
@@ -107,6 +108,34 @@ def test_all_layers_in_one_loop_read_a_long_cache_in_pieces(
         back = quick(ids[:, 30:31], state.rewind(3 * tokens))[0]  # what was written behind is written over
         torch.testing.assert_close(back, plain(ids[:, 30:31], other.rewind(3 * tokens))[0], rtol=1e-4, atol=1e-4)
     assert len(asked) == 4 and quick._maps() is not None
+
+
+@pytest.mark.parametrize("lengths", [(5, 9, 7), (6, 6, 6, 6), (1, 30, 2, 3, 4, 5, 6, 7)])
+@pytest.mark.parametrize("eight", [False, True])
+def test_several_sequences_go_through_all_layers_in_one_loop(
+    lengths: tuple[int, ...], eight: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
+    plain = Llama(foreign("llama").model.float())
+    quick = quicken(plain)
+    if eight:
+        plain, quick = Int8().apply(plain), Int8().apply(quick)
+    asked = []
+    loop = Full.step_quickly
+    monkeypatch.setattr(Full, "step_quickly", lambda *given: asked.append(given[1].mask) or loop(*given))
+    ids = torch.randint(0, plain.vocab_size, (len(lengths), 61))
+    prompts = [[7, 8, *row[:length].tolist()] for row, length in zip(ids, lengths, strict=True)]
+    with torch.no_grad():
+        (logits, state), (expected, other) = quick.read_padded(prompts, 2), plain.read_padded(prompts, 2)
+        for at in range(40, 44):
+            if at == 42:
+                rows = torch.arange(len(ids) - 1, 0, -1)
+                ids, state, other = ids[rows], state.select(rows), other.select(rows)
+            (logits, state), (expected, other) = (
+                lm(ids[:, at : at + 1], s) for lm, s in ((quick, state), (plain, other))
+            )
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    assert sum(mask is not None for mask in asked) == 4
 
 
 POLICIES = (

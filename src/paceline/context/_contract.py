@@ -84,8 +84,8 @@ class Policy(ABC):
     def step_quickly(self, step: "Step", past: Sequence[Memory]) -> Sequence[Memory] | None:
         """All layers of a model in one compiled loop, as `attend` up to rounding, or None where it has none for this.
 
-        What the layers remember then is returned. For one sequence, float32 on a processor, without masks; called only
-        where numba is installed.
+        What the layers remember then is returned. For one sequence, and where the policy knows masks for a token of
+        each of several; float32 on a processor; called only where numba is installed.
         """
         return None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from paceline.context._contract import Memory
@@ -22,12 +22,15 @@ PIECE = 256
 
 @dataclass(frozen=True)
 class Step:
-    """What a model gives for the next tokens of one sequence, float32 on a processor."""
+    """What a model gives for the next tokens of one sequence, or the next one of each of several: float32 on a
+    processor."""
 
     x: Float[Tensor, "t d"]
     """What the first layer reads, filled up to fours where there are several; it becomes what the last one writes."""
     tokens: int
     """Rows that are no filling."""
+    mask: Bool[Tensor, "r n"] | None
+    """Where the rows are of several sequences, which keys each sees, its own the last."""
     heads: int
     """Query heads."""
     groups: int
@@ -88,8 +91,21 @@ def full_step(step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
     """All layers with the whole cache (`full.py`), or None where they remember different numbers of tokens."""
     if not isinstance(past, Stacked) and len({memory["k"].shape[2] for memory in past}) > 1:
         return None
+    if step.mask is not None:
+        return _rows_step(step, past, step.mask)
     after = stacked(past, KEPT).room(step.tokens)
     _loops().full(*step.given(), after.tokens, after.places, *step.pieces(after.tokens))
+    return after
+
+
+def _rows_step(step: Step, past: Sequence[Memory], mask: Bool[Tensor, "r n"]) -> Sequence[Memory]:
+    after = stacked(past, KEPT).room(1)
+    seen = mask.sum(1)
+    order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)  # those that are seen first
+    pieces = (step.tokens * step.groups, step.heads // step.groups)
+    sizes = ((*pieces, after.tokens), pieces, (*pieces, step.width))
+    arrays = (order, seen, *(step.x.new_empty(size) for size in sizes))
+    _loops().rows(*step.given(), after.tokens, after.places, *(array.numpy() for array in arrays))
     return after
 
 

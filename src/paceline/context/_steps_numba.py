@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from paceline.context._chosen_numba import pages, select
 from paceline.core.compiled import compiled, use_threads
-from paceline.core.step_numba import after, attend, before
+from paceline.core.step_numba import after, attend, attend_rows, before
 
 NUMBER = np.float32
 CODE = np.uint8
@@ -105,6 +105,22 @@ def _full(  # type: ignore[no-untyped-def]
         leave(x, read, maps[i], weight, eps, normed, both, middle, out)
 
 
+def _rows(  # type: ignore[no-untyped-def]
+    x, tokens, heads, groups, eps, cos, sin, maps, weight, normed, mixed, read, both, middle, out, held, caches,
+    order, seen, scores, sums, parts
+):  # fmt: skip
+    """The whole cache of several sequences, for a token of each."""
+    shape = (tokens, groups, caches[0, 1], cos.shape[1])
+    for i in range(len(maps)):
+        enter(x, maps[i], weight, eps, cos, sin, heads + groups, normed, mixed)
+        keys, values = (
+            numba.carray(pointer(caches[i, 0]), shape, NUMBER),
+            numba.carray(pointer(caches[i, 2]), shape, NUMBER),
+        )
+        attend_rows(mixed, heads, held, keys, values, order, seen, scores, sums, parts, read)
+        leave(x, read, maps[i], weight, eps, normed, both, middle, out)
+
+
 def _quest(  # type: ignore[no-untyped-def]
     x, tokens, heads, groups, eps, cos, sin, maps, weight, normed, mixed, read, both, middle, out, held, caches,
     order, splits, scores, sums, tops, parts, dense, page, count, together, bound, chosen, listed, weights
@@ -156,5 +172,5 @@ def _tokenselect(  # type: ignore[no-untyped-def]
         leave(x, read, maps[i], weight, eps, normed, both, middle, out)
 
 
-full, quest, tokenselect = (compiled(loop, parallel=False) for loop in (_full, _quest, _tokenselect))
-__all__ = ["full", "quest", "tokenselect", "use_threads"]
+full, rows, quest, tokenselect = (compiled(loop, parallel=False) for loop in (_full, _rows, _quest, _tokenselect))
+__all__ = ["full", "quest", "rows", "tokenselect", "use_threads"]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from paceline.core.errors import PacelineError
@@ -82,6 +83,12 @@ class Growing(State):
     def keeping(self, tokens: int) -> "Growing":
         """The same: all is kept anyway."""
         return self
+
+    def select(self, rows: Int[Tensor, " k"]) -> State:
+        """See `State.select`."""
+        if isinstance(self.layers, Stacked):
+            return replace(self, layers=self.layers.select(rows))
+        return super().select(rows)
 
     def rewind(self, tokens: int) -> "Growing":
         """The state as it was `tokens` tokens ago.

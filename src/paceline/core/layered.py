@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from paceline.core.growing import Growing
+from paceline.core.stacked import followed
 from paceline.core.state import LM, State
 
 Memories = Sequence[Mapping[str, Tensor]]
@@ -53,8 +54,7 @@ def is_layered(lm: Any) -> TypeGuard[Layered]:
 def after(state: State, read: Int[Tensor, "b r"], layers: Memories) -> State:
     """The state once `read`, which `state.to_read` gave, has led all layers to what they remember now."""
     if isinstance(state, Growing):
-        rest = state.layers[len(layers) :]
-        return Growing((*layers, *rest) if rest else layers, state.length + read.shape[1], of=state.of)
+        return Growing(followed(layers, state.layers[len(layers) :]), state.length + read.shape[1], of=state.of)
     return state.after(read, layers)
 
 

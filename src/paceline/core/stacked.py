@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 LEAST = 64
@@ -34,26 +34,31 @@ class _Buffer:
 
 
 class Stacked(Sequence[Mapping[str, Tensor]]):
-    """A state's layers, each a mapping of tensors (b, g, n, s), made when they are asked for.
+    """A state's layers, each a mapping of tensors (b, g, n, s), made when they are asked for; then `more`, as given.
 
     A value: `room` writes behind it only where no living stack, nor a tensor that came from one, reaches further.
     """
 
-    def __init__(self, names: tuple[str, ...], buffer: _Buffer, tokens: int) -> None:
-        self.names, self.tokens, self._buffer = names, tokens, buffer
+    def __init__(
+        self, names: tuple[str, ...], buffer: _Buffer, tokens: int, more: tuple[Mapping[str, Tensor], ...] = ()
+    ) -> None:
+        self.names, self.tokens, self.more, self._buffer = names, tokens, more, buffer
         buffer.living = [entry for entry in buffer.living if entry() is not None]
         buffer.living.append(weakref.ref(self))
 
     def __len__(self) -> int:
-        """Layers."""
-        return len(self._buffer.numbers)
+        """Layers, and what comes after them."""
+        return len(self._buffer.numbers) + len(self.more)
 
     def __getitem__(self, index: Any) -> Any:
         """One layer, or a sequence of some."""
         if isinstance(index, slice):
-            some = range(len(self))[index]
-            return self if some == range(len(self)) else tuple(self[i] for i in some)
-        tensors = self._buffer.numbers[index].narrow(3, 0, self.tokens).unbind()
+            some, layers = range(len(self))[index], len(self._buffer.numbers)
+            return self.followed(()) if some == range(layers) else tuple(self[i] for i in some)
+        at = range(len(self))[index]
+        if at >= len(self._buffer.numbers):
+            return self.more[at - len(self)]
+        tensors = self._buffer.numbers[at].narrow(3, 0, self.tokens).unbind()
         for tensor in tensors:
             tensor.guard = self  # type: ignore[attr-defined]  # while the tensor lives, so does what its numbers are of
         return dict(zip(self.names, tensors, strict=True))
@@ -64,7 +69,7 @@ class Stacked(Sequence[Mapping[str, Tensor]]):
         return self._buffer.places
 
     def room(self, tokens: int) -> "Stacked":
-        """With so many more tokens, which are still to be written."""
+        """The layers with so many more tokens, which are still to be written."""
         end, buffer = self.tokens + tokens, self._buffer
         further = any((other := entry()) is not None and other.tokens > self.tokens for entry in buffer.living)
         if further or end > buffer.numbers.shape[4]:
@@ -73,16 +78,35 @@ class Stacked(Sequence[Mapping[str, Tensor]]):
 
     def front(self, tokens: int) -> "Stacked":
         """The first tokens."""
-        return Stacked(self.names, self._buffer, tokens)
+        return Stacked(self.names, self._buffer, tokens, self.more)
+
+    def followed(self, more: Sequence[Mapping[str, Tensor]]) -> "Stacked":
+        """The layers, with this after them."""
+        return Stacked(self.names, self._buffer, self.tokens, tuple(more))
+
+    def select(self, rows: Int[Tensor, " k"]) -> "Stacked":
+        """See `State.select`; copied once, with room."""
+        numbers = self._buffer.numbers
+        shape = [*numbers.shape[:2], len(rows), *numbers.shape[3:]]
+        chosen = numbers.new_empty(shape)
+        front = numbers.narrow(4, 0, self.tokens)
+        torch.index_select(front, 2, rows, out=chosen.narrow(4, 0, self.tokens))
+        more = tuple({name: x.index_select(0, rows) for name, x in layer.items()} for layer in self.more)
+        return Stacked(self.names, _Buffer(chosen), self.tokens, more)
 
 
 def stacked(layers: Sequence[Mapping[str, Tensor]], names: tuple[str, ...]) -> Stacked:
     """These tensors of each layer, all of one shape, as a stack; one that is a stack of them already, as it is."""
-    if isinstance(layers, Stacked) and layers.names == names:
+    if isinstance(layers, Stacked) and layers.names == names and not layers.more:
         return layers
     numbers = torch.stack([torch.stack([layer[name] for name in names]) for layer in layers])
     tokens = numbers.shape[4]
     return Stacked(names, _grown(numbers, tokens), tokens)
+
+
+def followed(layers: Sequence[Mapping[str, Tensor]], more: Sequence[Mapping[str, Tensor]]) -> Any:
+    """These layers with this after them."""
+    return layers.followed(more) if isinstance(layers, Stacked) else (*layers, *more)
 
 
 def _grown(numbers: Tensor, tokens: int) -> _Buffer:

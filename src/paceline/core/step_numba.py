@@ -248,6 +248,38 @@ def _attend(mixed, tokens, heads, held, keys, values, order, splits, scores, sum
                     out[i, at + c] /= total
 
 
-attend = compiled(_attend)
+def _attend_rows(mixed, heads, held, keys, values, order, seen, scores, sums, parts, out):  # type: ignore[no-untyped-def]
+    """A query of each of several sequences, whose own keys and values are the last of the `held`.
+
+    `keys` (b, g, m, s) has room for m >= held; sequence i sees the first `seen[i]` of `order[i]`, its own the last.
+    """
+    rows, groups, _, width = keys.shape
+    share = heads // groups
+    scale = np.float32(1) / np.sqrt(np.float32(width))
+    for piece in numba.prange(rows * groups):
+        i = piece // groups
+        g = piece - i * groups
+        first = g * share * width
+        for c in range(width):
+            keys[i, g, held - 1, c] = mixed[i, (heads + g) * width + c]
+            values[i, g, held - 1, c] = mixed[i, (heads + groups + g) * width + c]
+        for begin in range(0, seen[i], BLOCK):
+            near = order[i, begin : min(begin + BLOCK, seen[i])]
+            for r in range(share):
+                at = first + r * width
+                dots(mixed[i, at : at + width], keys[i, g], near, scale, scores[piece, r, begin:])
+        for r in range(share):
+            _, sums[piece, r] = exponentials(scores[piece, r, : seen[i]])
+            parts[piece, r] = np.float32(0)
+        for begin in range(0, seen[i], BLOCK):
+            near = order[i, begin : min(begin + BLOCK, seen[i])]
+            for r in range(share):
+                add_weighted(scores[piece, r, begin:], values[i, g], near, parts[piece, r])
+        for r in range(share):
+            for c in range(width):
+                out[i, first + r * width + c] = parts[piece, r, c] / sums[piece, r]
+
+
+attend, attend_rows = compiled(_attend), compiled(_attend_rows)
 before, after, finish = (compiled(f, parallel=False) for f in (_before, _after, _finish))
-__all__ = ["after", "attend", "before", "finish", "product", "use_threads"]
+__all__ = ["after", "attend", "attend_rows", "before", "finish", "product", "use_threads"]

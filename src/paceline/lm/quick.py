@@ -64,20 +64,34 @@ class QuickLlama(Llama):
         mask: Tensor | None = None,
     ) -> tuple[Float[Tensor, "b t d"], Sequence[Mapping[str, Tensor]]]:
         """See `Llama.through`."""
-        maps = self._maps() if len(x) == 1 and can(x[0]) else None
-        if maps is None:
+        alone = len(x) == 1
+        maps = self._maps() if (alone or x.shape[1] == 1) and can(x.flatten(0, 1)) else None
+        whole = first == 0 and len(past) == self.depth
+        whole = whole and (mask is None if alone else self.policy.masks and (mask is None or mask.shape[1] == 1))
+        if maps is None or not (alone or whole):
             return super().through(x, past, start, positions, first, mask)
-        tokens = x.shape[1]
-        at = slice(start, start + tokens) if positions is None else positions[0]
-        padding = 0 if tokens == 1 else -tokens % 4
-        rows = functional.pad(x[0], (0, 0, 0, padding)) if padding else x[0].clone()
-        turn = self.cos[at].numpy(), self.sin[at].numpy()
-        step = Step(rows, tokens, self.heads, self.groups, self.width, self.eps, turn, maps)
-        whole = first == 0 and len(past) == self.depth and mask is None
+        step = self._step(x, start, positions, mask, maps)
         after = self.policy.step_quickly(step, past) if whole else None
+        if after is None and not alone:
+            return super().through(x, past, start, positions, first, mask)
         if after is None:
             after = self._one_by_one(step, past, Place(first, self.depth, start, mask))
-        return rows[None, :tokens], after
+        return step.x[: step.tokens].view(x.shape), after
+
+    def _step(self, x: Tensor, start: int, positions: Tensor | None, mask: Tensor | None, maps: Maps) -> Step:
+        """For tokens of one sequence, or one of each of several."""
+        alone, rows = len(x) == 1, x.flatten(0, 1)
+        at = slice(start, start + x.shape[1]) if positions is None else positions.flatten()
+        cos, sin = self.cos[at], self.sin[at]
+        seen = None
+        if not alone:
+            cos, sin = (table.expand(len(x), -1).contiguous() for table in (cos, sin))
+            seen = torch.ones(1, start + 1, dtype=torch.bool) if mask is None else mask[:, 0, 0]
+            seen = seen.expand(len(x), -1)
+        filling = 0 if len(rows) == 1 else -len(rows) % 4
+        filled = functional.pad(rows, (0, 0, 0, filling)) if filling else rows.clone()
+        sizes = (self.heads, self.groups, self.width, self.eps)
+        return Step(filled, len(rows), seen, *sizes, (cos.numpy(), sin.numpy()), maps)
 
     def head(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t v"]:
         """See `Llama.head`; one row in one loop."""

@@ -27,6 +27,7 @@ from paceline.context._contract import Place, Policy
 from paceline.context.full import Full
 from paceline.core.errors import PacelineError
 from paceline.core.growing import Growing
+from paceline.core.stacked import followed
 from paceline.core.state import State
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
@@ -140,7 +141,7 @@ class Llama(nn.Module):
                 mask = ((keys < first) | (keys >= last)) & (keys <= positions[0, :, None])
                 positions = (positions - empty.unsqueeze(1)).clamp_min(0)
         x, layers = self.through(self.embed(read), past, start, positions, mask=mask)
-        layers = (*layers, *padding) if padding else layers
+        layers = followed(layers, padding)
         return x, Growing(layers, end, of=state.of) if isinstance(state, Growing) else state.after(read, layers)
 
     @property
