@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from paceline.core.growing import Growing
-from paceline.core.stacked import LEAST, Stacked, stacked
+from paceline.core.growing import Growing, append
+from paceline.core.stacked import LEAST, Stacked, stack_of, stacked
 
 NAMES = ("k", "v")
 
@@ -103,3 +103,38 @@ def test_rows_are_selected_as_of_any_state() -> None:
     assert chosen.layers[:3].room(1).places[0, 0] == chosen.layers[:3].places[0, 0]  # there is room
     copy = state.fork()
     assert copy.layers[0]["k"].data_ptr() != state.layers[0]["k"].data_ptr()
+
+
+def grow(old: list[dict[str, Tensor]] | Stacked, value: float) -> list[dict[str, Tensor]]:
+    """A token more, layer by layer, as a model does that goes through its layers one by one."""
+    new = torch.full((1, 2, 1, 4), value)
+    return [{name: append(tensor, new) for name, tensor in layer.items()} for layer in old]
+
+
+def test_layers_that_grow_one_by_one_are_a_stack_again() -> None:
+    start = stacked(layers(5), NAMES)
+    grown = grow(start, 1.0)
+    whole = stack_of(grown)
+    assert whole is not None and whole.tokens == 6 and whole.places[0, 0] == start.places[0, 0]
+    assert all((layer[name][:, :, 5] == 1.0).all() for layer in write(whole, 1, 2.0) for name in NAMES)
+    assert stack_of(grown[1:]) is None and stack_of(grown[:2]) is None and stack_of(layers(5)) is None
+    assert stack_of([*grown, {}]).more == ({},)  # type: ignore[union-attr]
+    assert stack_of([grown[0], *start[1:]]) is None
+
+
+def test_two_ways_on_do_not_meet_layer_by_layer() -> None:
+    start = stacked(layers(5), NAMES)
+    one, other = grow(start, 1.0), grow(start, 2.0)
+    for value, grown in ((1.0, one), (2.0, other)):
+        assert all((layer[name][:, :, 5] == value).all() for layer in grown for name in NAMES)
+    kept = one[2]["v"]
+    append(start[2]["v"], torch.full((1, 2, 1, 4), 3.0))
+    assert (kept[:, :, 5] == 1.0).all()
+
+
+def test_a_way_that_was_given_up_half_way_leaves_nothing() -> None:
+    start = stacked(layers(5), NAMES)
+    lost = append(start[0]["k"], torch.full((1, 2, 1, 4), 9.0))
+    grown = grow(start, 1.0)
+    assert all((layer[name][:, :, 5] == 1.0).all() for layer in grown for name in NAMES)
+    assert (lost[:, :, 5] == 9.0).all() and stack_of(grown) is not None

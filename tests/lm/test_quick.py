@@ -110,6 +110,24 @@ def test_all_layers_in_one_loop_read_a_long_cache_in_pieces(
     assert len(asked) == 4 and quick._maps() is not None
 
 
+def test_steps_of_one_loop_and_of_many_go_on_in_one_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
+    plain = Llama(foreign("llama").model.float())
+    quick, loop, turns = quicken(plain), Full.step_quickly, iter([True, False, False, True, False, True])
+    monkeypatch.setattr(Full, "step_quickly", lambda *given: loop(*given) if next(turns) else None)
+    ids = torch.randint(0, plain.vocab_size, (1, 36))
+    with torch.no_grad():
+        state = other = plain(ids[:, :30], None)[1]
+        places = set()
+        for at in range(30, 36):
+            (logits, state), (expected, other) = (
+                lm(ids[:, at : at + 1], s) for lm, s in ((quick, state), (plain, other))
+            )
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+            places.add(state.layers[0]["k"].data_ptr())
+    assert len(places) == 1
+
+
 @pytest.mark.parametrize("lengths", [(5, 9, 7), (6, 6, 6, 6), (1, 30, 2, 3, 4, 5, 6, 7)])
 @pytest.mark.parametrize("eight", [False, True])
 def test_several_sequences_go_through_all_layers_in_one_loop(

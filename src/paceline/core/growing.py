@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from paceline.core.errors import PacelineError
-from paceline.core.stacked import LEAST, Stacked
+from paceline.core.stacked import LEAST, stack_of
 from paceline.core.state import State
 
 TOKENS = 2
@@ -30,6 +30,10 @@ def append(old: Tensor, new: Tensor) -> Tensor:
 
 def room(old: Tensor, tokens: int) -> Tensor:
     """`old` (b, h, n, s) followed by `tokens` more that are still to be written."""
+    if hasattr(old, "stack"):  # it is of a layer of those that grow together
+        stack, place = old.stack
+        longer: Tensor = stack.longer(place, tokens)
+        return longer
     end = old.shape[TOKENS] + tokens
     buffer = old._base
     if buffer is None or not _free(buffer, old, end):
@@ -86,8 +90,9 @@ class Growing(State):
 
     def select(self, rows: Int[Tensor, " k"]) -> State:
         """See `State.select`."""
-        if isinstance(self.layers, Stacked):
-            return replace(self, layers=self.layers.select(rows))
+        whole = stack_of(self.layers)
+        if whole is not None:
+            return replace(self, layers=whole.select(rows))
         return super().select(rows)
 
     def rewind(self, tokens: int) -> "Growing":
@@ -101,8 +106,9 @@ class Growing(State):
         if tokens == 0:
             return self
         left = self.length - tokens
-        if isinstance(self.layers, Stacked):
-            return replace(self, length=left, layers=self.layers.front(left))
+        whole = stack_of(self.layers)
+        if whole is not None:
+            return replace(self, length=left, layers=whole.front(left))
         return replace(self, length=left, layers=tuple(_cut(layer, left) for layer in self.layers))
 
 

@@ -43,6 +43,7 @@ class Stacked(Sequence[Mapping[str, Tensor]]):
         self, names: tuple[str, ...], buffer: _Buffer, tokens: int, more: tuple[Mapping[str, Tensor], ...] = ()
     ) -> None:
         self.names, self.tokens, self.more, self._buffer = names, tokens, more, buffer
+        self._next: tuple[weakref.ref[Stacked], set[tuple[int, int]]] | None = None
         buffer.living = [entry for entry in buffer.living if entry() is not None]
         buffer.living.append(weakref.ref(self))
 
@@ -58,10 +59,12 @@ class Stacked(Sequence[Mapping[str, Tensor]]):
         at = range(len(self))[index]
         if at >= len(self._buffer.numbers):
             return self.more[at - len(self)]
-        tensors = self._buffer.numbers[at].narrow(3, 0, self.tokens).unbind()
-        for tensor in tensors:
-            tensor.guard = self  # type: ignore[attr-defined]  # while the tensor lives, so does what its numbers are of
-        return dict(zip(self.names, tensors, strict=True))
+        return {name: self._tensor((at, kind)) for kind, name in enumerate(self.names)}
+
+    def _tensor(self, place: tuple[int, int]) -> Tensor:
+        tensor = self._buffer.numbers[place].narrow(2, 0, self.tokens)
+        tensor.stack = self, place  # type: ignore[attr-defined]  # while the tensor lives, so does what it is of
+        return tensor
 
     @property
     def places(self) -> Any:
@@ -75,6 +78,16 @@ class Stacked(Sequence[Mapping[str, Tensor]]):
         if further or end > buffer.numbers.shape[4]:
             buffer = _grown(buffer.numbers.narrow(4, 0, self.tokens), end)
         return Stacked(self.names, buffer, end)
+
+    def longer(self, place: tuple[int, int], tokens: int) -> Tensor:
+        """One tensor, of a layer and a kind, with so many more tokens to be written: those of all places that are asked
+        for one after the other are of one stack again."""
+        after = self._next[0]() if self._next else None
+        if after is None or after.tokens != self.tokens + tokens or self._next is None or place in self._next[1]:
+            after = self.room(tokens)
+            self._next = weakref.ref(after), set()
+        self._next[1].add(place)
+        return after._tensor(place)
 
     def front(self, tokens: int) -> "Stacked":
         """The first tokens."""
@@ -96,12 +109,30 @@ class Stacked(Sequence[Mapping[str, Tensor]]):
 
 
 def stacked(layers: Sequence[Mapping[str, Tensor]], names: tuple[str, ...]) -> Stacked:
-    """These tensors of each layer, all of one shape, as a stack; one that is a stack of them already, as it is."""
-    if isinstance(layers, Stacked) and layers.names == names and not layers.more:
-        return layers
+    """These tensors of each layer, all of one shape, as a stack; what is of one already is not copied."""
+    whole = stack_of(layers)
+    if whole is not None and whole.names == names and not whole.more:
+        return whole
     numbers = torch.stack([torch.stack([layer[name] for name in names]) for layer in layers])
     tokens = numbers.shape[4]
     return Stacked(names, _grown(numbers, tokens), tokens)
+
+
+def stack_of(layers: Sequence[Mapping[str, Tensor]]) -> Stacked | None:
+    """The stack that these are the layers of, and `more` of none, or None."""
+    if isinstance(layers, Stacked) or not layers:
+        return layers or None  # type: ignore[return-value]
+    stack, _ = getattr(next(iter(layers[0].values()), None), "stack", (None, None))
+    if stack is None or len(layers) < len(stack) - len(stack.more):
+        return None
+    depth = len(stack) - len(stack.more)
+    for at, layer in enumerate(layers[:depth]):
+        if tuple(layer) != stack.names:
+            return None
+        for kind, tensor in enumerate(layer.values()):
+            if getattr(tensor, "stack", None) != (stack, (at, kind)):
+                return None
+    return stack.followed(layers[depth:])
 
 
 def followed(layers: Sequence[Mapping[str, Tensor]], more: Sequence[Mapping[str, Tensor]]) -> Any:
