@@ -25,6 +25,8 @@ LEAST, HALF, ONE = np.float32(-126.0), np.float32(0.5), np.float32(1.0)
 BIAS, MANTISSA = np.int32(127), np.int32(23)
 BLOCK = 64
 """Tokens of a cache that all heads which share them read while they are near."""
+PIECE = 256
+"""Gates that are worth a thread's turn."""
 
 
 def _product(x, weights, scales, out):  # type: ignore[no-untyped-def]
@@ -121,11 +123,13 @@ exponential = numba.njit(inline="always")(unwrap(_exponential))
 
 def _silu(both, out):  # type: ignore[no-untyped-def]
     """`out` (r, h) of gates and of what they let through, side by side in `both` (r, 2h)."""
-    hidden = out.shape[1]
-    for i in numba.prange(hidden):
-        for r in range(out.shape[0]):
-            gate = both[r, i]
-            out[r, i] = gate / (np.float32(1) + np.exp(-gate)) * both[r, i + hidden]
+    rows, hidden = out.shape
+    for piece in numba.prange(-(-hidden // PIECE)):
+        for r in range(rows):
+            for i in range(piece * PIECE, min(piece * PIECE + PIECE, hidden)):
+                gate = both[r, i]
+                small = exponential(-abs(gate))
+                out[r, i] = gate * (ONE if gate > 0 else small) / (ONE + small) * both[r, i + hidden]
 
 
 silu = compiled(_silu)

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from paceline.core.errors import PacelineError
-from paceline.decode._choice import Choice
+from paceline.decode._choice import Choice, likeliest
 from paceline.decode._contract import Run, Strategy
 
 BEHIND = 16
@@ -120,9 +120,9 @@ class Speculation(Strategy):
 def verify(logits: Float[Tensor, "t v"], draft: Draft, choice: Choice, draws: torch.Generator) -> tuple[int, int]:
     """How many guesses are accepted, and the token after them."""
     if choice.greedy:
-        likeliest = logits.argmax(-1).tolist()
-        accepted = _common(draft.tokens, likeliest)
-        return accepted, likeliest[accepted]
+        said = likeliest(logits).tolist()
+        accepted = _common(draft.tokens, said)
+        return accepted, said[accepted]
     p = choice.probabilities(logits)
     for index, token in enumerate(draft.tokens):
         q = None if draft.q is None else draft.q[index]
