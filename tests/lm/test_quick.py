@@ -128,7 +128,7 @@ def test_steps_of_one_loop_and_of_many_go_on_in_one_cache(monkeypatch: pytest.Mo
     assert len(places) == 1
 
 
-@pytest.mark.parametrize("lengths", [(5, 9, 7), (6, 6, 6, 6), (1, 30, 2, 3, 4, 5, 6, 7)])
+@pytest.mark.parametrize("lengths", [(5, 9, 7), (6, 6, 6, 6), (1, 30, 2, 3, 4, 5, 6, 7), (5, 9)])
 @pytest.mark.parametrize("eight", [False, True])
 def test_several_sequences_go_through_all_layers_in_one_loop(
     lengths: tuple[int, ...], eight: bool, monkeypatch: pytest.MonkeyPatch

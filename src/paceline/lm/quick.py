@@ -64,13 +64,13 @@ class QuickLlama(Llama):
         mask: Tensor | None = None,
     ) -> tuple[Float[Tensor, "b t d"], Sequence[Mapping[str, Tensor]]]:
         """See `Llama.through`."""
-        alone = len(x) == 1
-        maps = self._maps() if (alone or x.shape[1] == 1) and can(x.flatten(0, 1)) else None
-        whole = first == 0 and len(past) == self.depth
-        whole = whole and (mask is None if alone else self.policy.masks and (mask is None or mask.shape[1] == 1))
+        alone, rows = len(x) == 1, x.shape[1] == 1 and (len(x) > 1 or mask is not None)
+        maps = self._maps() if (alone or rows) and can(x.flatten(0, 1)) else None
+        known = self.policy.masks and (mask is None or mask.shape[1] == 1) if rows else mask is None
+        whole = known and first == 0 and len(past) == self.depth
         if maps is None or not (alone or whole):
             return super().through(x, past, start, positions, first, mask)
-        step = self._step(x, start, positions, mask, maps)
+        step = self._step(x, start, positions, mask, maps, rows)
         after = self.policy.step_quickly(step, past) if whole else None
         if after is None and not alone:
             return super().through(x, past, start, positions, first, mask)
@@ -78,13 +78,15 @@ class QuickLlama(Llama):
             after = self._one_by_one(step, past, Place(first, self.depth, start, mask))
         return step.x[: step.tokens].view(x.shape), after
 
-    def _step(self, x: Tensor, start: int, positions: Tensor | None, mask: Tensor | None, maps: Maps) -> Step:
-        """For tokens of one sequence, or one of each of several."""
-        alone, rows = len(x) == 1, x.flatten(0, 1)
+    def _step(
+        self, x: Tensor, start: int, positions: Tensor | None, mask: Tensor | None, maps: Maps, apart: bool
+    ) -> Step:
+        """For tokens of one sequence or, `apart`, one of each of several that see keys of their own."""
+        rows = x.flatten(0, 1)
         at = slice(start, start + x.shape[1]) if positions is None else positions.flatten()
         cos, sin = self.cos[at], self.sin[at]
         seen = None
-        if not alone:
+        if apart:
             cos, sin = (table.expand(len(x), -1).contiguous() for table in (cos, sin))
             seen = torch.ones(1, start + 1, dtype=torch.bool) if mask is None else mask[:, 0, 0]
             seen = seen.expand(len(x), -1)
