@@ -35,7 +35,7 @@ TIERS = {
     "cli": 6,
     "report": 1,  # beside the tiers: imports core alone
 }
-STATES = {"state", "growing", "joint", "layered", "read_end"}
+STATES = {"state", "growing", "stacked", "joint", "layered", "read_end"}
 NEEDS_EXAMPLE = {
     "adapt", "align", "blocks", "compress", "context", "decode", "evaluate", "flows", "mixers", "objectives", "optim",
     "parallel", "prompt", "retrieve", "tokens",

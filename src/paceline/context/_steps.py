@@ -94,7 +94,7 @@ def full_step(step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
     if step.mask is not None:
         return _rows_step(step, past, step.mask)
     after = stacked(past, KEPT).room(step.tokens)
-    _loops().full(*step.given(), after.tokens, after.places, *step.pieces(after.tokens))
+    _loops().full(*step.given(), after.tokens, after.places.numpy(), *step.pieces(after.tokens))
     return after
 
 
@@ -105,7 +105,7 @@ def _rows_step(step: Step, past: Sequence[Memory], mask: Bool[Tensor, "r n"]) ->
     pieces = (step.tokens * step.groups, step.heads // step.groups)
     sizes = ((*pieces, after.tokens), pieces, (*pieces, step.width))
     arrays = (order, seen, *(step.x.new_empty(size) for size in sizes))
-    _loops().rows(*step.given(), after.tokens, after.places, *(array.numpy() for array in arrays))
+    _loops().rows(*step.given(), after.tokens, after.places.numpy(), *(array.numpy() for array in arrays))
     return after
 
 

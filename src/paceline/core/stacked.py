@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -25,12 +24,12 @@ class _Buffer:
         self.living: list[weakref.ref[Stacked]] = []
 
     @cached_property
-    def places(self) -> Any:
-        """(layers, 2 kinds): of each kind the address and the tokens that it has room for."""
+    def places(self) -> Int[Tensor, "layers p"]:
+        """Of each kind, side by side, the address and the tokens that it has room for."""
         layers, kinds, tokens = *self.numbers.shape[:2], self.numbers.shape[4]
-        starts = np.arange(layers * kinds) * (self.numbers.stride(1) * self.numbers.element_size())
-        pairs = np.stack((starts + self.numbers.data_ptr(), np.full(layers * kinds, tokens)), axis=1)
-        return pairs.reshape(layers, 2 * kinds)
+        starts = torch.arange(layers * kinds) * (self.numbers.stride(1) * self.numbers.element_size())
+        starts += self.numbers.data_ptr()
+        return torch.stack((starts, torch.full_like(starts, tokens)), dim=1).view(layers, 2 * kinds)
 
 
 class Stacked(Sequence[Mapping[str, Tensor]]):
@@ -67,8 +66,8 @@ class Stacked(Sequence[Mapping[str, Tensor]]):
         return tensor
 
     @property
-    def places(self) -> Any:
-        """(layers, 2 kinds): of each kind its address and the tokens that it has room for."""
+    def places(self) -> Int[Tensor, "layers p"]:
+        """Of each kind, side by side, its address and the tokens that it has room for."""
         return self._buffer.places
 
     def room(self, tokens: int) -> "Stacked":
