@@ -178,6 +178,13 @@ def test_what_the_memory_would_allow_is_the_stored_benchmark() -> None:
     assert f"would allow {stored['short']['limit']:.0f} in float32" in README
 
 
+def test_eight_prompts_side_by_side_are_the_stored_benchmark() -> None:
+    batch = json.loads((ROOT / "results" / "bench" / "decoding.json").read_text(encoding="utf-8"))["batch"]
+    line = next(line for line in README.splitlines() if line.startswith("Eight prompts side by side: "))
+    told = [int(number) for number in re.findall(r"\b\d+\b", line)]
+    assert told == [round(batch[name]) for name in ("ours", "llama.cpp, fp32", "llama.cpp, Q8_0", "transformers")]
+
+
 def test_the_steps_after_a_long_context_are_the_stored_benchmark() -> None:
     long = json.loads((ROOT / "results" / "bench" / "decoding.json").read_text(encoding="utf-8"))["long"]
     rows = re.findall(r"^\| `(.*?)` \| (\d+) \| (\d+) % \|$", README, flags=re.MULTILINE)
