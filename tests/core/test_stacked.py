@@ -85,10 +85,13 @@ def test_taking_back_goes_on_in_place_where_nobody_kept_what_was_taken_back() ->
     assert write(back.layers, 1, 2.0).places[0, 0] == back.layers.places[0, 0]
 
 
-def test_layers_that_were_taken_out_are_cut_alone() -> None:
-    stack = write(stacked(layers(5), NAMES), 3, 1.0)
+def test_layers_that_were_taken_out_are_cut_together_and_those_of_two_stacks_alone() -> None:
+    stack, other = (write(stacked(layers(5), NAMES), 3, 1.0) for _ in range(2))
     back = Growing(tuple(stack), 8, of="test").rewind(4)
-    assert torch.equal(back.layers[2]["v"], stack[2]["v"][:, :, :4])
+    assert isinstance(back.layers, Stacked) and torch.equal(back.layers[2]["v"], stack[2]["v"][:, :, :4])
+    mixed = Growing((*stack[:2], other[2]), 8, of="test").rewind(4)
+    for at, (layer, whole) in enumerate(zip(mixed.layers, (stack, stack, other), strict=True)):
+        assert all(torch.equal(layer[name], whole[at][name][:, :, :4]) for name in NAMES)
 
 
 def test_rows_are_selected_as_of_any_state() -> None:

@@ -16,6 +16,7 @@ from paceline.core.growing import room
 from paceline.core.stacked import Stacked, stacked
 
 KEPT = ("k", "v")
+"""What of each layer grows in one buffer with that of the others."""
 PIECE = 256
 """Tokens of a cache that are worth a piece of their own."""
 
