@@ -232,6 +232,12 @@ def test_torch_is_not_imported_for(code, tmp_path):
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate", "generate", "align", "select", "siblings"])
+def test_only_races_pay_for_statistics(command, tmp_path):
+    done = run(f"import paceline.cli.{command}, sys\nprint('scipy.stats' in sys.modules)", tmp_path)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if folder_of(name_of(p)) == "report"], ids=name_of)
 def test_the_report_needs_no_torch_even_deferred(path):
     assert not {"torch", "jaxtyping", "safetensors"} & top_level(path)

@@ -20,7 +20,8 @@ from paceline.data.text import Text
 from paceline.race.cell import _write
 from paceline.race.contestant import Event
 from paceline.race.pool import Limits
-from paceline.race.run import Watcher, race
+from paceline.race.run import race
+from paceline.race.watcher import Watcher
 from paceline.report import render, table
 
 CLOCK = ("created", "sha256")

@@ -19,7 +19,8 @@ from paceline.claims._run import JUDGE, modules_of
 from paceline.claims._sources import digests, versions
 from paceline.core.errors import PacelineError
 from paceline.core.tolerances import tolerance
-from paceline.race.run import Watcher, race
+from paceline.race.run import race
+from paceline.race.watcher import Watcher
 
 SPENT = ("tokens", "flops", "state_bytes", "model_calls")
 

@@ -12,7 +12,8 @@ from paceline.claims._store import check_budget, find_claim
 from paceline.claims._verdict import decide
 from paceline.core.errors import PacelineError
 from paceline.core.spec import parse
-from paceline.race.run import Watcher, race
+from paceline.race.run import race
+from paceline.race.watcher import Watcher
 
 JUDGE = "paceline.claims._verdict"
 

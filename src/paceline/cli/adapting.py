@@ -13,7 +13,8 @@ from rich.console import Console
 
 from paceline.cli.events import corpus
 from paceline.cli.keeping import keep_winner, result_of
-from paceline.cli.race import check_numbers, run_and_show
+from paceline.cli.numbers import check_numbers
+from paceline.cli.race import run_and_show
 from paceline.core.errors import PacelineError
 from paceline.core.lock import hold
 from paceline.lm.adapted import text_task

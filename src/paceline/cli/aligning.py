@@ -10,7 +10,8 @@ from rich.console import Console
 
 from paceline.align._trainer import Plan
 from paceline.cli.keeping import keep_winner, result_of
-from paceline.cli.race import check_numbers, run_and_show
+from paceline.cli.numbers import check_numbers
+from paceline.cli.race import run_and_show
 from paceline.core.errors import PacelineError
 from paceline.lm.siblings import known_or_folder
 from paceline.race.aligning import BASE, Aligned, Rewarded, user_function

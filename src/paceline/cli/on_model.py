@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from paceline.cli.race import check_numbers, run_and_show
+from paceline.cli.numbers import check_numbers
+from paceline.cli.race import run_and_show
 from paceline.context._contract import Policy
 from paceline.context._reader import Reader
 from paceline.core.errors import PacelineError

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from paceline.race.cell import Cell
-from paceline.race.run import Watcher
+from paceline.race.watcher import Watcher
 
 
 class Progress(Watcher):

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from paceline.cli.race import check_numbers, run_and_show
+from paceline.cli.numbers import check_numbers
+from paceline.cli.race import run_and_show
 from paceline.core.errors import PacelineError
 from paceline.lm.text_model import text_model
 from paceline.prompt._contract import Answer, Budget, Counted, Pipeline

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from paceline.cli.events import CONTESTANTS, DEFAULT_OUT, task_event, text_event
 from paceline.cli.keeping import result_of
+from paceline.cli.numbers import check_numbers
 from paceline.cli.progress import Progress
 from paceline.core.discovery import methods
 from paceline.core.errors import PacelineError, suggest
@@ -20,7 +21,6 @@ from paceline.race.contestant import Contestant, Event, Model
 from paceline.race.run import race
 from paceline.report import table, write
 
-MOST_SEEDS = 10_000
 """Each is a cell of every contestant, and all are listed before the first runs."""
 
 
@@ -74,19 +74,6 @@ def _trained(text: str, form: str, feed_forward: str) -> Model:
     mixer, optimizer = named.get("mixers", "attention"), named.get("optim", "adamw")
     shown = text if "optim" in named else None
     return Model(mixer, form=form, feed_forward=feed_forward, optimizer=optimizer, name=shown)
-
-
-def check_numbers(**given: int | None) -> None:
-    """Refuse options that must be at least 1, and more seeds than anyone waits for.
-
-    Raises:
-        PacelineError: naming the option.
-    """
-    for name, value in given.items():
-        if value is not None and value < 1:
-            raise PacelineError(f"--{name} must be at least 1, not {value}.")
-    if (seeds := given.get("seeds")) is not None and seeds > MOST_SEEDS:
-        raise PacelineError(f"--seeds must be at most {MOST_SEEDS:,}, not {seeds:,}.")
 
 
 def run_and_show(

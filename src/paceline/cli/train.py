@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from paceline.cli.events import corpus
-from paceline.cli.race import check_numbers
+from paceline.cli.numbers import check_numbers
 from paceline.core.errors import PacelineError
 from paceline.core.files import write_json
 from paceline.core.lock import NAME, hold

@@ -19,22 +19,10 @@ from paceline.race.on_ray import run_on_ray
 from paceline.race.pool import Limits, Watch, default_limits, run_cells
 from paceline.race.result import assemble
 from paceline.race.statistics import seeds_needed
+from paceline.race.watcher import Watcher
 
 Runner = Callable[[Sequence[Cell], Limits, Watch, Lock | None], Iterator[Cell]]
 """Where cells run."""
-
-
-class Watcher:
-    """Hears how a race goes. This one is silent; subclasses show progress."""
-
-    def begin(self, cells: int) -> None:
-        """The grid has `cells` cells; those of an earlier call are reported by `finish` at once."""
-
-    def step(self, cell: Cell, done: int, of: int, loss: float) -> None:
-        """A running cell has taken `done` of its `of` steps."""
-
-    def finish(self, cell: Cell, record: dict[str, Any]) -> None:
-        """A cell is over; its record says how."""
 
 
 def race(
