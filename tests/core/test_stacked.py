@@ -94,6 +94,17 @@ def test_layers_that_were_taken_out_are_cut_together_and_those_of_two_stacks_alo
         assert all(torch.equal(layer[name], whole[at][name][:, :, :4]) for name in NAMES)
 
 
+@pytest.mark.parametrize("token", [0, 3, 7])
+def test_a_token_is_dropped_from_a_copy(token: int) -> None:
+    stack = write(stacked(layers(5), NAMES), 3, 1.0)
+    left = stack.without(token)
+    assert left.tokens == 7 and left.places[0, 0] != stack.places[0, 0]
+    for layer, whole in zip(left, stack, strict=True):
+        for name in NAMES:
+            assert torch.equal(layer[name], torch.cat((whole[name][:, :, :token], whole[name][:, :, token + 1 :]), 2))
+    assert write(left, 1, 2.0).places[0, 0] == left.places[0, 0] and (stack[0]["k"][:, :, 7] == 1.0).all()
+
+
 def test_rows_are_selected_as_of_any_state() -> None:
     given = [{name: torch.randn(3, 2, 5, 4) for name in NAMES} for _ in range(3)]
     more = {"empty": torch.tensor([4, 5, 6])}

@@ -15,8 +15,13 @@ from paceline.compress.int8 import Int8, Int8Linear
 from paceline.compress.rtn import RTN
 from paceline.context._contract import Policy
 from paceline.context.full import Full
+from paceline.context.h2o import H2O
+from paceline.context.quantised import Quantised
 from paceline.context.quest import Quest
+from paceline.context.sinks import Sinks
+from paceline.context.snapkv import SnapKV
 from paceline.context.tokenselect import TokenSelect
+from paceline.context.window import Window
 from paceline.decode._generate import generate
 from paceline.decode.greedy import Greedy
 from paceline.decode.speculative import Speculative
@@ -157,12 +162,14 @@ def test_several_sequences_go_through_all_layers_in_one_loop(
 
 
 POLICIES = (
+    Sinks(16, 3), Sinks(35, 4), Window(12), SnapKV(16, 8, 3), H2O(16, 5), H2O(12, 12), H2O(45, 9),
+    Quantised(8, 4, 8), Quantised(4, 3, 0), Quantised(8, 2, 60),
     Quest(4, 16, 1), Quest(4, 17, 0, together=True), Quest(3, 7, 0), TokenSelect(16, 2, 4),
     TokenSelect(9, 0, 3, threshold=2.0), TokenSelect(10, 2, 3, four_bits=True),
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: f"{type(policy).__name__} {policy.tokens}")
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: f"{type(policy).__name__} {vars(policy)}")
 def test_policies_choose_in_loops_what_they_choose_in_torch(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
     plain = Llama(foreign("llama").model.float()).under(policy)

@@ -17,6 +17,8 @@ from paceline.core.stacked import Stacked, stacked
 
 KEPT = ("k", "v")
 """What of each layer grows in one buffer with that of the others."""
+BLOCK = 64
+"""Tokens in few bits that become numbers at a time: as in `core/step_numba.py`, which may be missing."""
 PIECE = 256
 """Tokens of a cache that are worth a piece of their own."""
 
@@ -88,7 +90,7 @@ class Maps:
         return len(self.kept[0][4])
 
 
-def full_step(step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
+def full_step(step: Step, past: Sequence[Memory]) -> Stacked | None:
     """All layers with the whole cache (`full.py`), or None where they remember different numbers of tokens."""
     if not isinstance(past, Stacked) and len({memory["k"].shape[2] for memory in past}) > 1:
         return None
@@ -99,7 +101,7 @@ def full_step(step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
     return after
 
 
-def _rows_step(step: Step, past: Sequence[Memory], mask: Bool[Tensor, "r n"]) -> Sequence[Memory]:
+def _rows_step(step: Step, past: Sequence[Memory], mask: Bool[Tensor, "r n"]) -> Stacked:
     after = stacked(past, KEPT).room(1)
     seen = mask.sum(1)
     order = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)  # those that are seen first
@@ -108,6 +110,33 @@ def _rows_step(step: Step, past: Sequence[Memory], mask: Bool[Tensor, "r n"]) ->
     arrays = (order, seen, *(step.x.new_empty(size) for size in sizes))
     _loops().rows(*step.given(), after.tokens, after.places.numpy(), *(array.numpy() for array in arrays))
     return after
+
+
+def heavy_step(step: Step, past: Sequence[Memory], most: int, recent: int) -> tuple[Memory, ...]:
+    """All layers under `h2o.py`, for one token: `most` tokens are kept, the last `recent` of them anyway."""
+    now = stacked([{name: memory[name] for name in KEPT} for memory in past], KEPT).room(1)
+    stay = min(now.tokens, most)
+    left = now if stay == now.tokens else now.blank(stay)
+    before = torch.cat([memory["score"] for memory in past])
+    after = before.new_empty(*before.shape[:2], stay)
+    _loops().heavy(
+        *step.given(), now.tokens, now.places.numpy(), *step.pieces(now.tokens), left.places.numpy(), recent,
+        before.numpy(), after.numpy(), before.new_empty(now.tokens).numpy(),
+    )  # fmt: skip
+    return tuple({**layer, "score": score} for layer, score in zip(left, after.split(1), strict=True))
+
+
+def quantised_step(step: Step, past: Sequence[Memory], bits: int, group: int) -> tuple[Memory, ...]:
+    """All layers under `quantised.py`, for one token, which joins those in full precision."""
+    few = past[0]["k_codes"].shape[2]
+    full = stacked([{name: memory[name] for name in KEPT} for memory in past], KEPT).room(1)
+    coded = _table(past, "k_codes", "k_low", "k_step", "v_codes", "v_low", "v_step")
+    pieces = step.pieces(few + full.tokens)
+    count = step.groups * pieces[1]
+    scratch = (step.x.new_empty(*sizes, step.width).numpy() for sizes in ((count, BLOCK), (count,)))
+    caches = np.concatenate((full.places.numpy(), coded), axis=1)
+    _loops().quantised(*step.given(), few + full.tokens, caches, *pieces, group, bits, few, *scratch)
+    return tuple({**memory, **layer} for memory, layer in zip(past, full, strict=True))
 
 
 def quest_step(

@@ -14,6 +14,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from paceline.context._chosen_numba import pages, select
+from paceline.context._coded_numba import coded
 from paceline.core.compiled import compiled, use_threads
 from paceline.core.step_numba import after, attend, attend_rows, before
 
@@ -121,6 +122,43 @@ def _rows(  # type: ignore[no-untyped-def]
         leave(x, read, maps[i], weight, eps, normed, both, middle, out)
 
 
+def _heavy(  # type: ignore[no-untyped-def]
+    x, tokens, heads, groups, eps, cos, sin, maps, weight, normed, mixed, read, both, middle, out, held, caches,
+    order, splits, scores, sums, tops, parts, left, recent, before, after, got
+):  # fmt: skip
+    """`h2o.py` for one token. `before` (layers, g, held - 1) is the weight that each key has got until now, `after`
+    (layers, g, m) that of those that stay. Where m < held each head drops one, and the others go to the caches
+    `left`."""
+    share, width = heads // groups, cos.shape[1]
+    span = (held + splits - 1) // splits
+    for i in range(len(maps)):
+        enter(x, maps[i], weight, eps, cos, sin, heads + groups, normed, mixed)
+        keys, values = cache(caches[i], groups, width)
+        attend(mixed, tokens, heads, held, keys, values, order, splits, scores, sums, tops, parts, read)
+        for g in range(groups):
+            got[: held - 1], got[held - 1] = before[i, g], NUMBER(0)
+            for r in range(share):
+                first = g * splits
+                top, total = NUMBER(-np.inf), NUMBER(0)
+                for piece in range(first, first + splits):
+                    top = max(top, tops[piece, 0, r])
+                for piece in range(first, first + splits):
+                    total += np.exp(tops[piece, 0, r] - top) * sums[piece, 0, r]
+                for piece in range(first, first + splits):
+                    factor = np.exp(tops[piece, 0, r] - top) / total
+                    start = (piece - first) * span
+                    for j in range(start, min(start + span, held)):
+                        got[j] += factor * scores[piece, 0, r, j - start]
+            stay = after.shape[2]
+            dropped = stay if stay == held else np.argmin(got[: held - recent])
+            after[i, g, :dropped], after[i, g, dropped:] = got[:dropped], got[dropped + 1 :]
+            if stay < held:
+                to_keys, to_values = cache(left[i], groups, width)
+                to_keys[g, :dropped], to_keys[g, dropped:stay] = keys[g, :dropped], keys[g, dropped + 1 : held]
+                to_values[g, :dropped], to_values[g, dropped:stay] = values[g, :dropped], values[g, dropped + 1 : held]
+        leave(x, read, maps[i], weight, eps, normed, both, middle, out)
+
+
 def _quest(  # type: ignore[no-untyped-def]
     x, tokens, heads, groups, eps, cos, sin, maps, weight, normed, mixed, read, both, middle, out, held, caches,
     order, splits, scores, sums, tops, parts, dense, page, count, together, bound, chosen, listed, weights
@@ -172,5 +210,31 @@ def _tokenselect(  # type: ignore[no-untyped-def]
         leave(x, read, maps[i], weight, eps, normed, both, middle, out)
 
 
-full, rows, quest, tokenselect = (compiled(loop, parallel=False) for loop in (_full, _rows, _quest, _tokenselect))
-__all__ = ["full", "quest", "rows", "tokenselect", "use_threads"]
+def _quantised(  # type: ignore[no-untyped-def]
+    x, tokens, heads, groups, eps, cos, sin, maps, weight, normed, mixed, read, both, middle, out, held, caches,
+    order, splits, scores, sums, tops, parts, group, bits, few, block, scaled
+):  # fmt: skip
+    """`quantised.py` for one token; the first `few` of the `held` are codes. A layer's row of `caches` goes on with
+    those of keys, low and step of their ranges, and the same of values."""
+    width = cos.shape[1]
+    for i in range(len(maps)):
+        enter(x, maps[i], weight, eps, cos, sin, heads + groups, normed, mixed)
+        keys, values = cache(caches[i], groups, width)
+        q, at = remember(mixed, heads, held - few - 1, keys, values), caches[i, 4:]
+        coded(
+            q, keys, values,
+            numba.carray(pointer(at[0]), (groups, at[1], width * bits // 8), CODE),
+            numba.carray(pointer(at[2]), (groups, at[3], width), NUMBER),
+            numba.carray(pointer(at[4]), (groups, at[5], width), NUMBER),
+            numba.carray(pointer(at[6]), (groups, at[7], width * bits // 8), CODE),
+            numba.carray(pointer(at[8]), (groups, at[9], 1), NUMBER),
+            numba.carray(pointer(at[10]), (groups, at[11], 1), NUMBER),
+            few, held, group, bits, order, splits, scores, sums, tops, parts, block, scaled, read[0],
+        )  # fmt: skip
+        leave(x, read, maps[i], weight, eps, normed, both, middle, out)
+
+
+full, rows, heavy, quantised, quest, tokenselect = (
+    compiled(loop, parallel=False) for loop in (_full, _rows, _heavy, _quantised, _quest, _tokenselect)
+)
+__all__ = ["full", "heavy", "quantised", "quest", "rows", "tokenselect", "use_threads"]

@@ -9,11 +9,14 @@ therefore decide what is kept. Keys keep their true rotary positions. The scores
 early tokens, which more queries see: so it is in the paper.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from paceline.context._contract import Memory, Place, Policy
 from paceline.context._rows import keep, weights, whole
+from paceline.context._steps import Step, heavy_step
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 from paceline.core.growing import empty
@@ -71,6 +74,11 @@ class H2O(Policy):
             kept = torch.cat((heavy, last), dim=2)
             keys, values, score = keep(keys, kept), keep(values, kept), keep(score, kept)
         return torch.cat(outs, dim=2), {"k": keys, "v": values, "score": score}
+
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
+        """See `Policy.step_quickly`. Of equal scores the earliest goes."""
+        known = type(self).attend is H2O.attend and step.tokens == 1 and past[0]["k"].shape[2] <= self.tokens
+        return heavy_step(step, past, self.tokens, self.recent) if known else None
 
 
 def full_budget(length: int) -> list[Policy]:

@@ -4,18 +4,22 @@
 
 Low and high of keys are by channel over `group` tokens, for keys have channels that are large throughout; those of
 values are by token and head, as in KIVI. Memory 2 g s n bits / 8 bytes and the lows and steps, 2 / group of the
-numbers of the keys and 2 / s of those of the values; a step turns all of it back into numbers, so that bytes are
-saved, not time. A piece of a prompt reads itself in full precision and what came before it as kept.
+numbers of the keys and 2 / s of those of the values. A step turns all of it back into numbers: in compiled loops block
+by block as they are read, which saves time too; elsewhere as a whole, which saves bytes alone. A piece of a prompt
+reads itself in full precision and what came before it as kept.
 
 Departures: keys and values both go over in whole groups, once `recent + group` are in full precision (the authors flush
 keys by the residual's length and values one by one); a value's range is of the whole head (theirs of 32 channels).
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from paceline.context._contract import Memory, Place, Policy, read
 from paceline.context._rows import whole
+from paceline.context._steps import Step, quantised_step
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 from paceline.core.growing import append, empty
@@ -55,19 +59,29 @@ class Quantised(Policy):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place) -> tuple[Tensor, Memory]:
         """See `Policy.attend`."""
-        after = dict(memory)
         keys, values = torch.cat((memory["k"], k), dim=2), torch.cat((memory["v"], v), dim=2)
         old_k = unpack(memory["k_codes"], memory["k_low"], memory["k_step"], self.bits)
         old_v = unpack(memory["v_codes"], memory["v_low"], memory["v_step"], self.bits)
         out = read(q, torch.cat((old_k, keys), dim=2), torch.cat((old_v, values), dim=2), place.mask)
+        return out, self._packed({**memory, "k": keys, "v": values})
+
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
+        """See `Policy.step_quickly`."""
+        if type(self).attend is not Quantised.attend or step.tokens > 1 or step.mask is not None:
+            return None
+        return tuple(map(self._packed, quantised_step(step, past, self.bits, self.group)))
+
+    def _packed(self, memory: Memory) -> Memory:
+        """With whole groups in few bits, once they are enough beside the recent ones."""
+        keys, values, after = memory["k"], memory["v"], dict(memory)
         over = max(keys.shape[2] - self.recent, 0) // self.group * self.group
         if over:
             for name, new, span in (("k", keys[:, :, :over], self.group), ("v", values[:, :, :over], 1)):
                 parts = pack(new, span, self.bits)
                 for part, what in zip(("codes", "low", "step"), parts, strict=True):
                     after[f"{name}_{part}"] = append(memory[f"{name}_{part}"], what)
-            keys, values = keys[:, :, over:].clone(), values[:, :, over:].clone()
-        return out, {**after, "k": keys, "v": values}
+            after["k"], after["v"] = keys[:, :, over:].clone(), values[:, :, over:].clone()
+        return after
 
 
 def pack(x: Tensor, span: int, bits: int) -> tuple[Tensor, Tensor, Tensor]:

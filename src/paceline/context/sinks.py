@@ -10,11 +10,14 @@ Departure: the paper numbers positions anew within the cache, so that texts may 
 Here keys keep the rotation of their true positions, as they arrive rotated; a text ends where the positions do.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from paceline.context._contract import Memory, Place, Policy, read
 from paceline.context._rows import whole
+from paceline.context._steps import Step, full_step
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 from paceline.core.growing import empty
@@ -56,6 +59,13 @@ class Sinks(Policy):
         mask = None if keys.shape[2] <= self.tokens else self._mask(held, q.shape[2], place.length, q.device)
         out = read(q, keys, values, mask)
         return out, {"k": self._kept(keys), "v": self._kept(values)}
+
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
+        """See `Policy.step_quickly`. As long as the queries read everything; then the oldest but the sinks goes."""
+        if type(self).attend is not Sinks.attend or past[0]["k"].shape[2] + step.tokens > self.tokens:
+            return None
+        after = full_step(step, past)
+        return after.without(self.sinks) if after is not None and after.tokens == self.tokens else after
 
     def _mask(self, held: int, length: int, past: int, device: torch.device) -> Tensor:
         """(1, 1, t, held + t), by the true positions."""

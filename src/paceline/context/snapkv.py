@@ -15,12 +15,15 @@ Departure: the authors repeat the key heads first, so that query heads keep toke
 number; here the query heads that share a key head vote together.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from paceline.context._contract import Memory, Place, Policy, read
 from paceline.context._rows import keep, weights, whole
+from paceline.context._steps import Step, full_step
 from paceline.core.card import Source
 from paceline.core.errors import PacelineError
 from paceline.core.growing import append, empty
@@ -61,11 +64,11 @@ class SnapKV(Policy):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, memory: Memory, place: Place) -> tuple[Tensor, Memory]:
         """See `Policy.attend`."""
         self.refuse_mask(place)
-        held = memory["k"].shape[2] + k.shape[2]
-        if q.shape[2] < self.observed or held <= self.tokens:
+        if self._forgets_nothing(q.shape[2], memory):
             keys, values = append(memory["k"], k), append(memory["v"], v)
             return read(q, keys, values), {"k": keys, "v": values}
         keys, values = torch.cat((memory["k"], k), dim=2), torch.cat((memory["v"], v), dim=2)
+        held = keys.shape[2]
         early = held - self.observed
         score = weights(q[:, :, -self.observed :], keys)[..., :early].sum(dim=(2, 3))
         score = functional.avg_pool1d(score, self.kernel, stride=1, padding=self.kernel // 2)
@@ -73,6 +76,14 @@ class SnapKV(Policy):
         last = torch.arange(early, held, device=q.device).expand(*best.shape[:2], -1)
         kept = torch.cat((best, last), dim=2)
         return read(q, keys, values), {"k": keep(keys, kept), "v": keep(values, kept)}
+
+    def step_quickly(self, step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
+        """See `Policy.step_quickly`. Decoding: what was kept is read whole."""
+        known = type(self).attend is SnapKV.attend and self._forgets_nothing(step.tokens, past[0])
+        return full_step(step, past) if known else None
+
+    def _forgets_nothing(self, new: int, memory: Memory) -> bool:
+        return new < self.observed or memory["k"].shape[2] + new <= self.tokens
 
 
 def full_budget(length: int) -> list[Policy]:

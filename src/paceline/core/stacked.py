@@ -92,6 +92,17 @@ class Stacked(Sequence[Mapping[str, Tensor]]):
         """The first tokens."""
         return Stacked(self.names, self._buffer, tokens, self.more)
 
+    def without(self, token: int) -> "Stacked":
+        """All tokens but this one: a copy, with room."""
+        left = self.blank(self.tokens - 1)
+        for at, start, count in ((0, 0, token), (token, token + 1, left.tokens - token)):
+            left._buffer.numbers.narrow(4, at, count).copy_(self._buffer.numbers.narrow(4, start, count))
+        return left
+
+    def blank(self, tokens: int) -> "Stacked":
+        """As many layers of so many tokens, with room, which are still to be written."""
+        return Stacked(self.names, _blank(self._buffer.numbers, tokens), tokens, self.more)
+
     def followed(self, more: Sequence[Mapping[str, Tensor]]) -> "Stacked":
         """The layers, with this after them."""
         return Stacked(self.names, self._buffer, self.tokens, tuple(more))
@@ -140,8 +151,12 @@ def followed(layers: Sequence[Mapping[str, Tensor]], more: Sequence[Mapping[str,
 
 
 def _grown(numbers: Tensor, tokens: int) -> _Buffer:
-    shape = list(numbers.shape)
+    buffer = _blank(numbers, tokens)
+    buffer.numbers.narrow(4, 0, numbers.shape[4]).copy_(numbers)
+    return buffer
+
+
+def _blank(like: Tensor, tokens: int) -> _Buffer:
+    shape = list(like.shape)
     shape[4] = max(LEAST, tokens + tokens // 2)
-    buffer = numbers.new_empty(shape)
-    buffer.narrow(4, 0, numbers.shape[4]).copy_(numbers)
-    return _Buffer(buffer)
+    return _Buffer(like.new_empty(shape))

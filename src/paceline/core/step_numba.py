@@ -199,6 +199,32 @@ def _add_weighted(weights, rows, tokens, out):  # type: ignore[no-untyped-def]
 dots, exponentials, add_weighted = (compiled(f, parallel=False) for f in (_dots, _exponentials, _add_weighted))
 
 
+def _join(tops, sums, parts, row, groups, splits, out):  # type: ignore[no-untyped-def]
+    """`out` (h s,): what each head has read in its `splits` pieces, whose largest scores are `tops` (p, rows, r).
+
+    Of each piece `sums` has the sum of e^(score - its largest) and `parts` (p, rows, r, s) that of the values by it.
+    """
+    share, width = parts.shape[2:]
+    for g in range(groups):
+        for r in range(share):
+            top, total, at = np.float32(-np.inf), np.float32(0), (g * share + r) * width
+            for piece in range(g * splits, (g + 1) * splits):
+                top = max(top, tops[piece, row, r])
+            for c in range(width):
+                out[at + c] = np.float32(0)
+            for piece in range(g * splits, (g + 1) * splits):
+                if tops[piece, row, r] > -np.inf:
+                    factor = np.exp(tops[piece, row, r] - top)
+                    total += factor * sums[piece, row, r]
+                    for c in range(width):
+                        out[at + c] += factor * parts[piece, row, r, c]
+            for c in range(width):
+                out[at + c] /= total
+
+
+join = compiled(_join, parallel=False)
+
+
 def _attend(mixed, tokens, heads, held, keys, values, order, splits, scores, sums, tops, parts, out):  # type: ignore[no-untyped-def]
     """`tokens` queries, first in each row of `mixed`; the keys and values after them are the last of `held` ones.
 
@@ -235,21 +261,7 @@ def _attend(mixed, tokens, heads, held, keys, values, order, splits, scores, sum
                 for r in range(share):
                     add_weighted(scores[piece, i, r, begin - start :], values[g], near, parts[piece, i, r])
     for i in range(tokens):
-        for g in range(groups):
-            for r in range(share):
-                top, total, at = np.float32(-np.inf), np.float32(0), (g * share + r) * width
-                for piece in range(g * splits, (g + 1) * splits):
-                    top = max(top, tops[piece, i, r])
-                for c in range(width):
-                    out[i, at + c] = np.float32(0)
-                for piece in range(g * splits, (g + 1) * splits):
-                    if tops[piece, i, r] > -np.inf:
-                        factor = np.exp(tops[piece, i, r] - top)
-                        total += factor * sums[piece, i, r]
-                        for c in range(width):
-                            out[i, at + c] += factor * parts[piece, i, r, c]
-                for c in range(width):
-                    out[i, at + c] /= total
+        join(tops, sums, parts, i, groups, splits, out[i])
 
 
 def _attend_rows(mixed, heads, held, keys, values, order, seen, scores, sums, parts, out):  # type: ignore[no-untyped-def]
@@ -286,4 +298,7 @@ def _attend_rows(mixed, heads, held, keys, values, order, seen, scores, sums, pa
 
 attend, attend_rows = compiled(_attend), compiled(_attend_rows)
 before, after, finish = (compiled(f, parallel=False) for f in (_before, _after, _finish))
-__all__ = ["after", "attend", "attend_rows", "before", "finish", "product", "use_threads"]
+__all__ = [
+    "add_weighted", "after", "attend", "attend_rows", "before", "dots", "exponentials", "finish", "join", "product",
+    "use_threads",
+]  # fmt: skip
