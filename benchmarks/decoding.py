@@ -52,8 +52,13 @@ POLICIES = (
     "quest(page=32, tokens=256, dense_layers=1, together=True)",
     "tokenselect(tokens=512)",
     "tokenselect(tokens=256, four_bits=True)",
+    "sinks(tokens=256)",
+    "snapkv(tokens=256)",
+    "h2o(tokens=256)",
+    "quantised(bits=8)",
+    "quantised(bits=4)",
 )
-"""The second of each reads less than a tenth of the keys' and values' bytes."""
+"""The second of Quest and of TokenSelect reads less than a tenth of the keys' and values' bytes."""
 
 
 def text() -> str:

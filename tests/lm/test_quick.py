@@ -169,7 +169,11 @@ POLICIES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: f"{type(policy).__name__} {vars(policy)}")
+def _settings(policy: Policy) -> str:
+    return f"{type(policy).__name__} {vars(policy)}"
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=_settings)
 def test_policies_choose_in_loops_what_they_choose_in_torch(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
     plain = Llama(foreign("llama").model.float()).under(policy)
@@ -187,6 +191,23 @@ def test_policies_choose_in_loops_what_they_choose_in_torch(policy: Policy, monk
             plain(ids[:, at : at + 1], other)
             assert meters.keys() == plain.policy.meters().keys()
     assert len([one for one in taken if one is not None]) >= 31
+
+
+@pytest.mark.parametrize("policy", [SnapKV(16, 8, 3), Quantised(8, 4, 8), Quantised(4, 3, 0)], ids=_settings)
+@pytest.mark.parametrize("tokens", [2, 3, 4])
+def test_policies_read_drafts_in_loops(policy: Policy, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
+    monkeypatch.setattr("paceline.context._steps.PIECE", 8)
+    plain = Llama(foreign("llama").model.float()).under(policy)
+    quick, taken, loop = quicken(plain), [], type(policy).step_quickly
+    monkeypatch.setattr(type(policy), "step_quickly", lambda *given: taken.append(loop(*given)) or taken[-1])
+    ids = torch.randint(0, plain.vocab_size, (1, 60))
+    with torch.no_grad():
+        state = other = plain(ids[:, :30], None)[1]
+        for piece in ids[:, 30:].split(tokens, dim=1):
+            (logits, state), (expected, other) = quick(piece, state), plain(piece, other)
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    assert len(taken) == -(-30 // tokens) and all(taken) and state.nbytes == other.nbytes
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -1,4 +1,4 @@
-"""Attention of one token to a cache in few bits, as compiled loops: imported only where numba is installed.
+"""Attention of a few tokens to a cache in few bits, as compiled loops: imported only where numba is installed.
 
 Codes become numbers block by block, in scratch that stays near the processor: memory is read for the codes alone. Lows
 and steps never meet them:
@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from paceline.core.compiled import compiled
-from paceline.core.step_numba import BLOCK, add_weighted, dots, exponentials, join
+from paceline.core.step_numba import BLOCK, add_weighted, dots, exponentials, join, put
 
 ONE, ZERO = np.float32(1.0), np.float32(0.0)
 
@@ -36,19 +36,20 @@ as_numbers = compiled(_as_numbers, parallel=False)
 
 
 def _coded(  # type: ignore[no-untyped-def]
-    q, keys, values, k_codes, k_low, k_step, v_codes, v_low, v_step, coded, held, group, bits, order, splits, scores,
-    sums, tops, parts, block, scaled, out
+    mixed, tokens, heads, keys, values, k_codes, k_low, k_step, v_codes, v_low, v_step, coded, held, group, bits, order,
+    splits, scores, sums, tops, parts, block, scaled, out
 ):  # fmt: skip
-    """What the queries q (h, s) read of `held` tokens: the first `coded` as codes (g, m, s bits / 8), the others in
-    `keys` and `values` (g, m, s). Ranges of keys are (g, m / group, s), of values (g, m, 1).
+    """As `attend` of `held` tokens, of which the first `coded` are codes (g, m, s bits / 8) and the others, the
+    queries' own the last, are in `keys` and `values` (g, m, s). Ranges of keys are (g, m / group, s), of values
+    (g, m, 1).
 
-    A thread takes a piece of the tokens for all heads that share its keys. `block` (pieces, BLOCK, s) and `scaled`
-    (pieces, s) are scratch, and what comes before them is of `join`.
+    `block` (pieces, BLOCK, s) and `scaled` (pieces, s) are scratch.
     """
-    groups, width = len(keys), q.shape[1]
-    share = len(q) // groups
+    groups, _, width = keys.shape
+    share, past = heads // groups, held - tokens
     scale = ONE / np.sqrt(np.float32(width))
     span = (held + splits - 1) // splits
+    put(mixed, tokens, heads, past - coded, keys, values)
     for piece in numba.prange(groups * splits):
         g = piece // splits
         start = (piece - g * splits) * span
@@ -61,44 +62,52 @@ def _coded(  # type: ignore[no-untyped-def]
                 at = begin // group
                 stop = min(stop, (at + 1) * group)
                 as_numbers(k_codes[g, begin:stop], bits, near)
-            for r in range(share):
-                query, to = q[g * share + r], scores[piece, 0, r, begin - start :]
-                if begin >= coded:
-                    dots(query, keys[g], order[begin - coded : stop - coded], scale, to)
-                else:
-                    low, step, rest = k_low[g, at], k_step[g, at], ZERO
-                    for c in range(width):
-                        asked[c] = query[c] * step[c]
-                    for c in range(width):
-                        rest += query[c] * low[c]
-                    dots(asked, near, order[: stop - begin], scale, to)
-                    for j in range(stop - begin):
-                        to[j] += rest * scale
+            for i in range(tokens):
+                for r in range(share):
+                    first = (g * share + r) * width
+                    query, to = mixed[i, first : first + width], scores[piece, i, r, begin - start :]
+                    if begin >= coded:
+                        own = order[begin - coded : min(stop, past + i + 1) - coded]
+                        dots(query, keys[g], own, scale, to)
+                    else:
+                        low, step, rest = k_low[g, at], k_step[g, at], ZERO
+                        for c in range(width):
+                            asked[c] = query[c] * step[c]
+                        for c in range(width):
+                            rest += query[c] * low[c]
+                        dots(asked, near, order[: stop - begin], scale, to)
+                        for j in range(stop - begin):
+                            to[j] += rest * scale
             begin = stop
-        for r in range(share):
-            tops[piece, 0, r], sums[piece, 0, r] = exponentials(scores[piece, 0, r, : max(0, end - start)])
-            parts[piece, 0, r] = ZERO
+        for i in range(tokens):
+            seen = max(0, min(end, past + i + 1) - start)
+            for r in range(share):
+                tops[piece, i, r], sums[piece, i, r] = exponentials(scores[piece, i, r, :seen])
+                parts[piece, i, r] = ZERO
         begin = start
         while begin < end:
             stop = min(begin + BLOCK, end)
             if begin < coded:
                 stop = min(stop, coded)
                 as_numbers(v_codes[g, begin:stop], bits, near)
-            for r in range(share):
-                weights, to = scores[piece, 0, r, begin - start :], parts[piece, 0, r]
-                if begin >= coded:
-                    add_weighted(weights, values[g], order[begin - coded : stop - coded], to)
-                else:
-                    rest = ZERO
-                    for j in range(stop - begin):
-                        rest += weights[j] * v_low[g, begin + j, 0]
-                    for j in range(stop - begin):
-                        weights[j] *= v_step[g, begin + j, 0]
-                    add_weighted(weights, near, order[: stop - begin], to)
-                    for c in range(width):
-                        to[c] += rest
+            for i in range(tokens):
+                for r in range(share):
+                    weights, to = scores[piece, i, r, begin - start :], parts[piece, i, r]
+                    if begin >= coded:
+                        own = order[begin - coded : min(stop, past + i + 1) - coded]
+                        add_weighted(weights, values[g], own, to)
+                    else:
+                        rest = ZERO
+                        for j in range(stop - begin):
+                            rest += weights[j] * v_low[g, begin + j, 0]
+                        for j in range(stop - begin):
+                            weights[j] *= v_step[g, begin + j, 0]
+                        add_weighted(weights, near, order[: stop - begin], to)
+                        for c in range(width):
+                            to[c] += rest
             begin = stop
-    join(tops, sums, parts, 0, groups, splits, out)
+    for i in range(tokens):
+        join(tops, sums, parts, i, groups, splits, out[i])
 
 
 coded = compiled(_coded)

@@ -127,9 +127,9 @@ def heavy_step(step: Step, past: Sequence[Memory], most: int, recent: int) -> tu
 
 
 def quantised_step(step: Step, past: Sequence[Memory], bits: int, group: int) -> tuple[Memory, ...]:
-    """All layers under `quantised.py`, for one token, which joins those in full precision."""
+    """All layers under `quantised.py`: the tokens join those in full precision."""
     few = past[0]["k_codes"].shape[2]
-    full = stacked([{name: memory[name] for name in KEPT} for memory in past], KEPT).room(1)
+    full = stacked([{name: memory[name] for name in KEPT} for memory in past], KEPT).room(step.tokens)
     coded = _table(past, "k_codes", "k_low", "k_step", "v_codes", "v_low", "v_step")
     pieces = step.pieces(few + full.tokens)
     count = step.groups * pieces[1]

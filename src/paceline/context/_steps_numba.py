@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from paceline.context._chosen_numba import pages, select
 from paceline.context._coded_numba import coded
 from paceline.core.compiled import compiled, use_threads
-from paceline.core.step_numba import after, attend, attend_rows, before
+from paceline.core.step_numba import after, attend, attend_rows, before, put
 
 NUMBER = np.float32
 CODE = np.uint8
@@ -68,13 +68,8 @@ cache = compiled(_cache, parallel=False)
 
 def _remember(mixed, heads, at, keys, values):  # type: ignore[no-untyped-def]
     """Keys and values of the one token as the cache's token `at`; its queries (h, s)."""
-    groups, _, width = keys.shape
-    row = mixed[0]
-    for g in range(groups):
-        for c in range(width):
-            keys[g, at, c] = row[(heads + g) * width + c]
-            values[g, at, c] = row[(heads + groups + g) * width + c]
-    return row[: heads * width].reshape((heads, width))
+    put(mixed, 1, heads, at, keys, values)
+    return mixed[0, : heads * keys.shape[2]].reshape((heads, keys.shape[2]))
 
 
 remember = compiled(_remember, parallel=False)
@@ -214,22 +209,22 @@ def _quantised(  # type: ignore[no-untyped-def]
     x, tokens, heads, groups, eps, cos, sin, maps, weight, normed, mixed, read, both, middle, out, held, caches,
     order, splits, scores, sums, tops, parts, group, bits, few, block, scaled
 ):  # fmt: skip
-    """`quantised.py` for one token; the first `few` of the `held` are codes. A layer's row of `caches` goes on with
+    """`quantised.py`; the first `few` of the `held` are codes. A layer's row of `caches` goes on with
     those of keys, low and step of their ranges, and the same of values."""
     width = cos.shape[1]
     for i in range(len(maps)):
         enter(x, maps[i], weight, eps, cos, sin, heads + groups, normed, mixed)
         keys, values = cache(caches[i], groups, width)
-        q, at = remember(mixed, heads, held - few - 1, keys, values), caches[i, 4:]
+        at = caches[i, 4:]
         coded(
-            q, keys, values,
+            mixed, tokens, heads, keys, values,
             numba.carray(pointer(at[0]), (groups, at[1], width * bits // 8), CODE),
             numba.carray(pointer(at[2]), (groups, at[3], width), NUMBER),
             numba.carray(pointer(at[4]), (groups, at[5], width), NUMBER),
             numba.carray(pointer(at[6]), (groups, at[7], width * bits // 8), CODE),
             numba.carray(pointer(at[8]), (groups, at[9], 1), NUMBER),
             numba.carray(pointer(at[10]), (groups, at[11], 1), NUMBER),
-            few, held, group, bits, order, splits, scores, sums, tops, parts, block, scaled, read[0],
+            few, held, group, bits, order, splits, scores, sums, tops, parts, block, scaled, read,
         )  # fmt: skip
         leave(x, read, maps[i], weight, eps, normed, both, middle, out)
 

@@ -67,7 +67,7 @@ class Quantised(Policy):
 
     def step_quickly(self, step: Step, past: Sequence[Memory]) -> Sequence[Memory] | None:
         """See `Policy.step_quickly`."""
-        if type(self).attend is not Quantised.attend or step.tokens > 1 or step.mask is not None:
+        if type(self).attend is not Quantised.attend or step.mask is not None:
             return None
         return tuple(map(self._packed, quantised_step(step, past, self.bits, self.group)))
 

@@ -225,6 +225,19 @@ def _join(tops, sums, parts, row, groups, splits, out):  # type: ignore[no-untyp
 join = compiled(_join, parallel=False)
 
 
+def _put(mixed, tokens, heads, at, keys, values):  # type: ignore[no-untyped-def]
+    """The tokens' own keys and values, from the token `at` on of `keys` and `values` (g, m, s)."""
+    groups, _, width = keys.shape
+    for i in range(tokens):
+        for g in range(groups):
+            for c in range(width):
+                keys[g, at + i, c] = mixed[i, (heads + g) * width + c]
+                values[g, at + i, c] = mixed[i, (heads + groups + g) * width + c]
+
+
+put = compiled(_put, parallel=False)
+
+
 def _attend(mixed, tokens, heads, held, keys, values, order, splits, scores, sums, tops, parts, out):  # type: ignore[no-untyped-def]
     """`tokens` queries, first in each row of `mixed`; the keys and values after them are the last of `held` ones.
 
@@ -235,11 +248,7 @@ def _attend(mixed, tokens, heads, held, keys, values, order, splits, scores, sum
     share, past = heads // groups, held - tokens
     scale = np.float32(1) / np.sqrt(np.float32(width))
     span = (held + splits - 1) // splits
-    for i in range(tokens):
-        for g in range(groups):
-            for c in range(width):
-                keys[g, past + i, c] = mixed[i, (heads + g) * width + c]
-                values[g, past + i, c] = mixed[i, (heads + groups + g) * width + c]
+    put(mixed, tokens, heads, past, keys, values)
     for piece in numba.prange(groups * splits):
         g = piece // splits
         start = (piece - g * splits) * span
@@ -300,5 +309,5 @@ attend, attend_rows = compiled(_attend), compiled(_attend_rows)
 before, after, finish = (compiled(f, parallel=False) for f in (_before, _after, _finish))
 __all__ = [
     "add_weighted", "after", "attend", "attend_rows", "before", "dots", "exponentials", "finish", "join", "product",
-    "use_threads",
+    "put", "use_threads",
 ]  # fmt: skip
