@@ -192,5 +192,5 @@ def test_the_steps_after_a_long_context_are_the_stored_benchmark() -> None:
     for policy, milliseconds, read in rows:
         facts = long["policies"][policy]
         assert int(milliseconds) == round(facts["ms_per_step"])
-        held = facts["state_mib"] / long["policies"]["full"]["state_mib"]  # what does not choose reads all that it holds
+        held = facts["state_mib"] / long["policies"]["full"]["state_mib"]  # others read all that they hold
         assert int(read) == round(100 * facts.get("read", held))

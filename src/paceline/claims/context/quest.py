@@ -39,10 +39,11 @@ CLAIM = (
     "better, by more than 0.33 bits, than H2O and than sinks with a window that hold as many bytes as it reads; and it "
     "reads less than 0.6 of the full cache's bytes."
 )
-SEEDS = range(10, 50)
+SEEDS = range(50, 150)
 """A first run, on seeds 0 to 9 with two questions each and 24 tokens of text, left the bars against the full cache and
-sinks open. These are the second's, with all questions that a context has and 64 tokens, fixed before it with the bars
-unchanged."""
+sinks open; a second, on seeds 10 to 49 with all questions that a context has and 64 tokens, those against the full
+cache: 0.45 bits behind (0.33 to 0.56) and 0.075 on the text (0.050 to 0.100). These are the third's, as many as tell
+such a distance from the bar four times in five, fixed before it with the bars unchanged."""
 METHOD, FULL, HEAVY, WINDOW, SHAM = "quest", "full", "h2o", "sinks", "quest, random pages"
 
 
