@@ -13,6 +13,7 @@ from paceline.compress import _rows
 from paceline.compress._rows import FEW, can, few_rows
 from paceline.compress.int8 import Int8, Int8Linear
 from paceline.compress.rtn import RTN
+from paceline.context import _steps
 from paceline.context._contract import Policy
 from paceline.context.full import Full
 from paceline.context.h2o import H2O
@@ -174,8 +175,12 @@ def _settings(policy: Policy) -> str:
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=_settings)
-def test_policies_choose_in_loops_what_they_choose_in_torch(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("piece", [5, 256])
+def test_policies_choose_in_loops_what_they_choose_in_torch(
+    policy: Policy, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("paceline.lm.quick.LEAST", 1)
+    monkeypatch.setattr("paceline.context._steps.PIECE", piece)
     plain = Llama(foreign("llama").model.float()).under(policy)
     quick = quicken(plain)
     taken = []
@@ -191,6 +196,11 @@ def test_policies_choose_in_loops_what_they_choose_in_torch(policy: Policy, monk
             plain(ids[:, at : at + 1], other)
             assert meters.keys() == plain.policy.meters().keys()
     assert len([one for one in taken if one is not None]) >= 31
+
+
+def test_scratch_is_as_large_as_the_blocks_that_loops_write() -> None:
+    loops = pytest.importorskip("paceline.core.step_numba")
+    assert loops.BLOCK == _steps.BLOCK
 
 
 @pytest.mark.parametrize("policy", [SnapKV(16, 8, 3), Quantised(8, 4, 8), Quantised(4, 3, 0)], ids=_settings)

@@ -3,6 +3,7 @@
 from paceline.core.errors import PacelineError
 
 MOST_SEEDS = 10_000
+"""Each is a cell of every contestant, and all are listed before the first runs."""
 
 
 def check_numbers(**given: int | None) -> None:

@@ -21,8 +21,6 @@ from paceline.race.contestant import Contestant, Event, Model
 from paceline.race.run import race
 from paceline.report import table, write
 
-"""Each is a cell of every contestant, and all are listed before the first runs."""
-
 
 def run(
     contestants: Sequence[str],

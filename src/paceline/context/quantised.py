@@ -4,9 +4,9 @@
 
 Low and high of keys are by channel over `group` tokens, for keys have channels that are large throughout; those of
 values are by token and head, as in KIVI. Memory 2 g s n bits / 8 bytes and the lows and steps, 2 / group of the
-numbers of the keys and 2 / s of those of the values. A step turns all of it back into numbers: in compiled loops block
-by block as they are read, which saves time too; elsewhere as a whole, which saves bytes alone. A piece of a prompt
-reads itself in full precision and what came before it as kept.
+numbers of the keys and 2 / s of those of the values. A step turns all of it back into numbers, in compiled loops block
+by block as they are read, elsewhere as a whole. A piece of a prompt reads itself in full precision and what came before
+it as kept.
 
 Departures: keys and values both go over in whole groups, once `recent + group` are in full precision (the authors flush
 keys by the residual's length and values one by one); a value's range is of the whole head (theirs of 32 channels).
