@@ -32,9 +32,11 @@ class Progress(Watcher):
         self.bars.stop()
 
     def begin(self, cells: int) -> None:
-        """See `Watcher.begin`."""
-        self.cells = cells
-        self.all = self.bars.add_task("race", total=cells, note="")
+        """See `Watcher.begin`; of races one after the other, the cells add up."""
+        self.cells += cells
+        if self.all is None:
+            self.all = self.bars.add_task("race", note="")
+        self.bars.update(self.all, total=self.cells)
 
     def step(self, cell: Cell, done: int, of: int, loss: float) -> None:
         """See `Watcher.step`."""
