@@ -88,7 +88,7 @@ def _compare(cell: dict[str, Any], known: dict[str, Any]) -> float:
         for c in (cell, known)
     )
     largest = 0.0
-    for key in now.keys() | then.keys():
+    for key in {**then, **now}:  # in order, so that the same cell is refused for the same thing each time
         a, b = now.get(key), then.get(key)
         apart = _apart(a, b) if key not in SPENT else float(a != b)
         if not apart <= tolerance("float32"):

@@ -64,6 +64,11 @@ PRIOR, TUNING = 2, 1
 """Tokens of the prior and of its tuning, in those that a selection is trained on."""
 
 
+def of_target(job: Job, name: str) -> Path:
+    """Where the cells of a seed and a target find what is made once for them: another target has another pool."""
+    return shared(job, f"{job.event.task.name}, {name}")
+
+
 def fresh(job: Job, name: str, parameters: int) -> tuple[Decoder, Config]:
     """An untrained model, the same for all that a seed compares."""
     config = fit(["attention"] * LAYERS, 256, parameters)
@@ -83,12 +88,12 @@ def auxiliary(job: Job, tuned: bool) -> Decoder:
 
     def conditional() -> tuple[Decoder, Config]:
         auxiliary(job, tuned=False)
-        model, config = load_model(shared(job, "prior"))
+        model, config = load_model(of_target(job, "prior"))
         recipe = Recipe(TUNING * event.tokens, event.batch, lr=TUNING_RATE)
         train(model.train(), Chosen(task.drawn(job.seed)[2]), recipe, derive(job.seed, "tuning"))
         return model, config
 
-    return trained_once(shared(job, "conditional" if tuned else "prior"), conditional if tuned else prior)
+    return trained_once(of_target(job, "conditional" if tuned else "prior"), conditional if tuned else prior)
 
 
 def losses(job: Job) -> Losses:
@@ -100,7 +105,7 @@ def losses(job: Job) -> Losses:
         documents = list(task.drawn(job.seed)[0])
         return {name: losses_of(auxiliary(job, name == "conditional"), documents, LENGTH) for name in SIDES}
 
-    found = kept_once(shared(job, "losses"), make)
+    found = kept_once(of_target(job, "losses"), make)
     return Losses(*(found[name] for name in SIDES))
 
 
