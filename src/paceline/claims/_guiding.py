@@ -21,7 +21,7 @@ from paceline.race.contestant import Job
 
 
 def shared(job: Job, name: str) -> Path:
-    """Where all cells of a race and a seed find what has this name, whatever their task: name the task if it decides."""
+    """Where all cells of a race and a seed find what has this name, whatever the task: name it too where it decides."""
     return job.folder.parents[3] / "shared" / f"{name}-{job.seed}"
 
 
