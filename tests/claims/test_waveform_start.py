@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from paceline.claims.mixers.seqboat import CHUNKS, METHOD, Shuffled
+from paceline.claims.mixers.seqboat import CHUNKS, METHOD, Lottery
 from paceline.claims.mixers.seqboat_encoder import waveform_start, waveform_start_random_tokens
 from paceline.data.keywords import LEVELS, Keywords
 from paceline.lm.config import Config, build
@@ -52,4 +52,4 @@ def test_the_sham_starts_from_the_same_weights():
     sham = encoder(METHOD)
     waveform_start_random_tokens(sham)
     assert all(torch.equal(a, b) for a, b in zip(method.parameters(), sham.parameters(), strict=True))
-    assert all(isinstance(mixer.configurator, Shuffled) for mixer in sham.mixers)
+    assert all(isinstance(mixer.configurator, Lottery) for mixer in sham.mixers)

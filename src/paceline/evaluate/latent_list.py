@@ -5,7 +5,8 @@
     >>> print("Do nothing.")         irrelevant, as are pairs that undo each other, other lists and changes of a copy
     >>> print(sum(a))                asked: the list, a part, its length, sum or extremes
 
-Complexity is the number of relevant operations, length that of the whole; neither changes the other. A written answer
+Complexity is the number of relevant operations, length that of the whole; neither changes the other. The last operation
+changes what is asked, so that whoever reads on nothing but the first line is wrong after one. A written answer
 scores 1 where its first line says the same number or list, else 0. Options: what was true at earlier stages of the
 list, and neighbours of the right answer. Generating takes time with the length alone.
 
@@ -70,13 +71,10 @@ class LatentList(Evaluation):
     def item(self, words: Words, length: int, seed: int) -> Item:
         """See `Evaluation.item`."""
         draw = random.Random(derive(seed, "latent list", self.operations, self.view or ""))
-        held = [draw.randrange(10) for _ in range(4)]
-        lines, stages = [f">>> {NAME} = {held}\n"], [list(held)]
-        while len(stages) <= self.operations:
-            line, held = _operation(held, draw)
-            lines.append(f">>> {line}\n")
-            stages.append(held)
         view = self.view or draw.choice(list(VIEWS))
+        lines, stages = _history(self.operations, draw)
+        while VIEWS[view](stages[-1]) == VIEWS[view](stages[-2]):
+            lines, stages = _history(self.operations, draw)
         answer, options = _options([repr(VIEWS[view](stage)) for stage in stages], view, draw)
         fill_draw = random.Random(derive(seed, "latent list filler", length))
         prompt = fill(
@@ -105,6 +103,17 @@ def replay(lines: tuple[str, ...] | list[str]) -> list[int]:
             name, _, given = statement.removeprefix(f"{NAME}.").partition("(")
             getattr(held, name)(*ast.literal_eval(f"({given[:-1]},)" if given[:-1] else "()"))
     return held
+
+
+def _history(operations: int, draw: random.Random) -> tuple[list[str], list[list[int]]]:
+    """The lines of a session, and the list after each."""
+    held = [draw.randrange(10) for _ in range(4)]
+    lines, stages = [f">>> {NAME} = {held}\n"], [held]
+    while len(stages) <= operations:
+        line, held = _operation(held, draw)
+        lines.append(f">>> {line}\n")
+        stages.append(held)
+    return lines, stages
 
 
 def _operation(held: list[int], draw: random.Random) -> tuple[str, list[int]]:

@@ -26,7 +26,8 @@ class TokenMeans:
 
     Args:
         table: an embedding for each token, (v, e), such as a language model's input embeddings.
-        tokens: text to token numbers.
+        tokens: text to token numbers. Where a space tells that a word begins, put one before the text too, or its first
+            word, which may be the whole query, falls into other tokens than in the documents.
         width: numbers of a vector, at most; fewer where there are fewer documents.
 
     Raises:

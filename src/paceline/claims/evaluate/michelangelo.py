@@ -32,6 +32,10 @@ from paceline.evaluate.latent_list import LatentList, replay
 from paceline.evaluate.mrcr import MRCR
 from paceline.race.contestant import Event, Job, Outcome, Report
 
+FIRST = 24
+"""Of the seeds. In a first run, on 0 to 23, the one operation left what was asked as it was in 58 of 96 questions, so
+that whoever copied the list's first line was right in 60 % after one and in 13 % after six. Now the last operation
+changes it; pilots, above, were on such questions too."""
 CLAIM = (
     "Choosing among four answers, SmolLM2 tells the beginning of a Python list after one operation in sessions of 64 "
     "tokens better, by more than 0.05 of accuracy, than in sessions of 384; without any irrelevant line better, by "
@@ -72,6 +76,7 @@ def _item(task: Sessions, words: Words, number: int, how: str) -> Item:
 
 def design(budget: Budget, corpora: Path) -> Design:
     """The race and its bars."""
+    smoke = budget == "smoke"
     task = {
         "smoke": Sessions(TINY, 1, 250, 600, 4),
         "cpu": Sessions("smollm2", 4, 64, 384, 6),
@@ -80,7 +85,7 @@ def design(budget: Budget, corpora: Path) -> Design:
     return Design(
         contestants=[Measured(name, run, name, Sessions) for name in (SHORT, LONG, SIMPLE, COMPLEX, NEEDLE, SHAM)],
         events=[Event(task, 0, 134_515_008, 1)],
-        seeds={"smoke": 1, "cpu": 24, "gpu": 24}[budget],
+        seeds=range(FIRST, FIRST + (1 if smoke else 24)),
         bars=[
             Bar("sessions", SHORT, LONG, by=0.05),
             Bar("sessions", SIMPLE, COMPLEX, by=0.05, equal=0.15),

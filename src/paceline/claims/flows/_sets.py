@@ -166,7 +166,7 @@ def _some(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 @cache
 def _curves(recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Of the voices to learn from and of the others, in units of the former's mean and spread at each part."""
+    """Of the voices to learn from and of the others, in units of the former's mean and spread, over all parts."""
     found = []
     spoken = speech(recipe)
     for clips in (spoken.train, spoken.heldout):

@@ -1,10 +1,16 @@
 """SeqBoat against the hybrid that attends in chunks: is choosing tokens a better use of attention?
 
 The same EMA and gated attention unit four times: on chosen tokens (SeqBoat), on every token in fixed chunks, on random
-tokens of the same number (the sham), and plain attention without an EMA. Working memory and chunk hold 32 tokens each.
-Recall has distances of 17 to 39 tokens, so that most questions lie beyond the border of the chunk that was told.
+tokens, as many on average (the sham), and plain attention without an EMA. Working memory and chunk hold 32 tokens each.
+Recall has distances of 17 to 39 tokens: half of the questions lie beyond the border of the chunk that was told, and all
+but those farther than 32 tokens within reach of the memory even where it takes in every token. Whoever guesses the
+commonest of the told values scores 0.41 there.
+
+Recall with all questions beyond the border (a stretch of 24) decides nothing at this size: in pilots on four seeds,
+with three times the tokens, SeqBoat had 0.43 and the chunks 0.40, as those have who have learnt no pair.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,22 +27,30 @@ from paceline.race.contestant import Event, Model
 
 CLAIM = (
     "At equal parameters and tokens SeqBoat beats the same EMA and attention unit with attention in fixed chunks: on "
-    "recall across chunks by more than 0.05 of accuracy; on text it comes within 0.02 bits per byte of it for at least "
-    "a tenth less compute, and it beats full attention there."
+    "recall, half of it across the border of a chunk, by more than 0.05 of accuracy; on text it comes within 0.02 bits "
+    "per byte of it for at least a tenth less compute, and it beats full attention there."
 )
-SEEDS = range(8, 24)
-"""A first run, on seeds 0 to 7, could not decide: these are the second's, fixed before it with the bars unchanged."""
+SEEDS = range(24, 40)
+"""A first run, on seeds 0 to 7, could not decide; the second, on 8 to 23, had a sham that learnt how many tokens to
+take, on recall all of them. These are the third's, fixed before it with the bars unchanged."""
+SHARES = {17: (0.91, 0.75), 256: (0.18, 0.40)}
+"""Of tokens that each layer activated in the second run, by the task's vocabulary: on recall and on text."""
 DOUBLE = torch.float64
 METHOD, CHUNKS, FULL = "seqboat(memory=32)", "chunk_hybrid(chunk=32)", "attention"
 SHAM = f"{METHOD}, random_tokens"
 
 
-class Shuffled(nn.Module):
-    """A configurator whose gates go to random tokens of the same sequence: the same number, the same values."""
+class Lottery(nn.Module):
+    """A configurator that takes tokens by lot.
 
-    def __init__(self, configurator: nn.Module) -> None:
+    Args:
+        configurator: the one whose cost it keeps.
+        share: of tokens that it takes on average.
+    """
+
+    def __init__(self, configurator: nn.Module, share: float) -> None:
         super().__init__()
-        self.configurator = configurator
+        self.configurator, self.share = configurator, share
 
     @property
     def logits(self) -> nn.Module:
@@ -44,16 +58,20 @@ class Shuffled(nn.Module):
         return self.configurator.logits  # type: ignore[return-value]
 
     def forward(self, h: Tensor) -> Tensor:
-        """(b, t, d) -> gates (b, t)."""
-        gates: Tensor = self.configurator(h)
-        return gates.gather(1, torch.rand(gates.shape, device=gates.device).argsort(dim=1))
+        """(b, t, d) -> gates (b, t), 0 or 1."""
+        return (torch.rand(h.shape[:2], device=h.device) < self.share).to(h.dtype)
+
+
+def draw_lots(model: Decoder, shares: Sequence[float]) -> None:
+    """Give every layer of SeqBoat such a share of tokens, by lot."""
+    for mixer, share in zip(model.mixers, shares, strict=True):
+        assert isinstance(mixer, SeqBoat) and mixer.configurator is not None
+        mixer.configurator = Lottery(mixer.configurator, share)  # type: ignore[assignment]
 
 
 def random_tokens(model: Decoder) -> None:
-    """The sham: SeqBoat's layers activate as many tokens as they choose to, but not those."""
-    for mixer in model.mixers:
-        assert isinstance(mixer, SeqBoat) and mixer.configurator is not None
-        mixer.configurator = Shuffled(mixer.configurator)  # type: ignore[assignment]
+    """The sham: as many tokens on average, but none for what it is."""
+    draw_lots(model, SHARES[model.vocab_size])
 
 
 def design(budget: Budget, corpora: Path) -> Design:
@@ -85,7 +103,8 @@ def design(budget: Budget, corpora: Path) -> Design:
         shams=[Bar("recall", METHOD, SHAM), Bar("text", METHOD, SHAM)],
         meter="activated",
         limits="Two layers, at most 0.2 million parameters and minutes of training: activation that would pay only "
-        "after more training, or over longer texts, does not show.",
+        "after more training, or over longer texts, does not show. Who does not learn recall at this budget scores up "
+        "to 0.42, by the commonest of the told values.",
     )
 
 

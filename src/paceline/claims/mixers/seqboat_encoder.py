@@ -1,13 +1,12 @@
 """SeqBoat as an encoder on classification: ListOps, digits, Pathfinder and spoken keywords; on a GPU at full length.
 
 The same EMA and gated attention unit three times, layers reading left and right in turn: on chosen tokens, on every
-token in fixed chunks, and on random tokens of the same number (the sham). How much attention each task comes to is
-the meter: `report/activation.py` draws it.
+token in fixed chunks, and on random tokens, as many on average (the sham). How much attention each task comes to is the
+meter: `report/activation.py` draws it.
 
-Which tokens are chosen can matter only where many are left out. That is to be expected of keywords, with silence
-around the word and samples that tell what their neighbours tell: two pilots activated 39 and 72 %. Short expressions
-and small images activated 85 to 91 % on average, of which as many random tokens are nearly the same: there the sham is
-raced, not judged.
+Which tokens are chosen can matter only where many are left out. That was expected of keywords, with silence around the
+word and samples that tell what their neighbours tell, where two pilots activated 39 and 72 %: so the sham is judged
+there, and only raced elsewhere. The second run came to 94 and 97 % there, the most of the four tasks.
 """
 
 import math
@@ -17,7 +16,7 @@ import torch
 
 from paceline.claims._contract import Bar, Budget, Design
 from paceline.claims.mixers import seqboat
-from paceline.claims.mixers.seqboat import CHUNKS, METHOD, SHAM, random_tokens
+from paceline.claims.mixers.seqboat import CHUNKS, METHOD, SHAM, draw_lots
 from paceline.data.digits import Digits
 from paceline.data.keywords import LEVELS, Keywords
 from paceline.data.listops import ListOps
@@ -32,9 +31,14 @@ CLAIM = (
     "in fixed chunks, on ListOps, digits, Pathfinder and spoken keywords, and on ListOps it takes at least a tenth "
     "less compute."
 )
-SEEDS = range(8, 20)
-"""A first run, on seeds 0 to 7 and without the last two tasks, could not decide: these are the second's, fixed before
-it with the first's bars unchanged."""
+SEEDS = range(20, 32)
+"""A first run, on seeds 0 to 7 and without the last two tasks, could not decide. In the second, on 8 to 19, two fifths
+of the expressions that were asked had been trained on, most of their tokens were padding, an eighth of the clips that
+were asked were of voices trained on, and the sham learnt how many tokens to take. These are the third's, with longer
+expressions and other voices, fixed before it with the bars unchanged."""
+SHARES = {16: (0.59, 0.92), 27: (0.82, 0.93), 7: (0.81, 0.94), 266: (0.94, 0.97)}
+"""Of tokens that each layer activated in the second run, by the task's vocabulary: expressions (in a pilot), digits,
+Pathfinder and keywords."""
 SHORTEST, LONGEST = 4.0, 300.0
 """Samples that the EMA's dimensions remember at the start; without `waveform_start` all remember 4."""
 
@@ -61,7 +65,7 @@ def waveform_start(model: Decoder) -> None:
 def waveform_start_random_tokens(model: Decoder) -> None:
     """The sham of that start."""
     waveform_start(model)
-    random_tokens(model)
+    draw_lots(model, SHARES[model.vocab_size])
 
 
 def design(budget: Budget, corpora: Path) -> Design:
@@ -83,7 +87,7 @@ def design(budget: Budget, corpora: Path) -> Design:
         ],
         shams=[Bar(learnt[-1], METHOD, SHAM)],
         meter="activated",
-        limits="Expressions of 24 tokens, images of 64 and 81 and a second of speech at 1,000 samples instead of "
+        limits="Expressions of 24 to 40 tokens, images of 64 and 81 and a second of speech at 1,000 samples instead of "
         "16,000, two layers, 30,000 parameters and seconds of training: images are shorter than what the chunks are "
         "meant for, and of speech the frequencies above 500 Hz are missing.",
     )
@@ -91,13 +95,13 @@ def design(budget: Budget, corpora: Path) -> Design:
 
 def _events(budget: Budget) -> list[Event]:
     """Keywords come last; their words are spoken when the task is made, so the smoke form does without."""
-    listops, digits = ListOps(length=24, shortest=4, depth=3, args=3), Digits()
+    listops, digits = ListOps(length=40, shortest=24, depth=4, args=4), Digits()
     if budget == "smoke":
         listops.items = 8
-        return [Event(listops, 960, 30_000, 8)]
+        return [Event(listops, 1_600, 30_000, 8)]
     if budget == "cpu":
         return [
-            Event(listops, 480_000, 30_000, 16),
+            Event(listops, 800_000, 30_000, 16),
             Event(digits, 400_000, 30_000, 16),
             Event(Pathfinder(side=9, dashes=2), 700_000, 30_000, 16),
             Event(Keywords(steps=1_000), 2_000_000, 30_000, 8),

@@ -29,12 +29,13 @@ METHOD, SHAM, FULL, ABLATION = "transnormer, by_depth", "transnormer, random_rat
 
 
 class Restless(TransNormer):
-    """The sham's layer: rates between the slowest and the fastest, drawn anew at every call."""
+    """The sham's layer: rates between the slowest and the fastest of its own, drawn anew at every call."""
 
     @property
     def rate(self) -> Float[Tensor, " heads"]:
-        """Log-uniform from 2^-8 to 1."""
-        return torch.exp2(-8 * torch.rand_like(self.out.weight[0, : self.heads]))
+        """Log-uniform."""
+        own = super().rate.log()
+        return (own.min() + (own.max() - own.min()) * torch.rand_like(own)).exp()
 
 
 def by_depth(model: Decoder) -> None:
@@ -51,8 +52,9 @@ def random_rates(model: Decoder) -> None:
     by_depth(model)
     for layer in model.stack:
         assert isinstance(layer.mixer, TransNormer)
-        restless = Restless(layer.mixer.d_model, layer.mixer.heads, positions=layer.mixer.theta is not None)
-        restless.load_state_dict(layer.mixer.state_dict())
+        own = layer.mixer
+        restless = Restless(own.d_model, own.heads, own.depth, positions=own.theta is not None)
+        restless.load_state_dict(own.state_dict())
         layer.mixer = restless
 
 
