@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from paceline.claims.mixers.seqboat import CHUNKS, METHOD, Lottery
-from paceline.claims.mixers.seqboat_encoder import waveform_start, waveform_start_random_tokens
+from paceline.claims.mixers.seqboat_encoder import SHARES, waveform_start, waveform_start_random_tokens
 from paceline.data.keywords import LEVELS, Keywords
 from paceline.lm.config import Config, build
 from paceline.lm.decoder import Decoder
@@ -53,3 +53,12 @@ def test_the_sham_starts_from_the_same_weights():
     waveform_start_random_tokens(sham)
     assert all(torch.equal(a, b) for a, b in zip(method.parameters(), sham.parameters(), strict=True))
     assert all(isinstance(mixer.configurator, Lottery) for mixer in sham.mixers)
+
+
+@torch.no_grad()
+def test_the_sham_takes_its_share_of_tokens_by_lot():
+    sham = encoder(METHOD)
+    waveform_start_random_tokens(sham)
+    sham.logits(torch.randint(256, (8, 200)))
+    shares = [mixer.meters()["activated"] for mixer in sham.mixers]
+    assert shares == pytest.approx(SHARES[Keywords.vocab_size], abs=0.03)

@@ -75,6 +75,16 @@ def test_words_are_balanced_and_no_held_out_clip_is_trained_on(cache):
 
 
 @needs_voice
+def test_every_accent_tells_the_speakers_apart(cache, monkeypatch):
+    for accent in _speech.ACCENTS:
+        monkeypatch.setattr(_speech, "ACCENTS", (accent,))
+        monkeypatch.setattr(_speech, "derive", lambda take, *what: 0)  # one pitch and speed for all
+        recipe = _speech.Recipe((f"yes {accent}",), ("f1", "m3", "boris"), ("m7",), 1, 400)
+        spoken = _speech.speech(recipe)
+        assert len({bytes(clip.ravel()) for clip in (*spoken.train, *spoken.heldout)}) == 4, accent
+
+
+@needs_voice
 def test_an_unknown_voice_is_refused(cache):
     recipe = _speech.Recipe(("yes",), ("f1", "nobody"), ("m1",), 1, 400)
     with pytest.raises(PacelineError, match="no voice variant 'nobody'"):

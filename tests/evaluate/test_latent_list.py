@@ -38,6 +38,14 @@ def test_python_itself_gives_the_answer(operations: int) -> None:
         assert session(item.prompt) == item.answer.strip()
 
 
+@pytest.mark.parametrize("operations", [1, 6])
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_last_operation_changes_what_is_asked(view: str, operations: int) -> None:
+    for seed in range(20):
+        told = LatentList(operations, view=view).item(Bytes(), 1_500, seed).told
+        assert VIEWS[view](replay(told)) != VIEWS[view](replay(told[:-1]))
+
+
 def test_what_is_told_is_as_many_operations_and_gives_the_list() -> None:
     for seed in range(40):
         item = LatentList(7, view="a").item(Bytes(), 1_500, seed)
