@@ -2,7 +2,9 @@
 
 Three models alike, but for the tokens that their objectives add, take equal steps on equal windows of text: one is
 asked for every next byte, one fills in spans as T5 does (15 %, of 12 bytes on average), one learns UL2's mixture with
-the paper's spans, four times as long, for a byte is about a quarter of a token. The windows are phrases of real text,
+the paper's spans, four times as long, for a byte is about a quarter of a token. In windows of 48 bytes these come to
+three ways to hide spans, where the paper has six: 7 bytes in one span (the span model's only way, both of [R] and one
+of [X]), 24 in one, and 24 in two. The windows are phrases of real text,
 each said again and again until the window is full, so that what is missing can be told from what follows as well as
 from what precedes. Each model continues held-out windows (the last 12 of 48 bytes) and fills in a gap (8 bytes from
 the third on), and is asked in the form that it was trained in: the causal model fills in by what is to the left alone,
