@@ -56,6 +56,29 @@ def test_rounding_is_told(verdict: dict[str, Any], root: Path) -> None:
     assert 0.9e-6 < reproduce(other, root)["reproduced"]["apart"] < 1.1e-6
 
 
+def test_another_word_of_the_judge_is_refused(verdict: dict[str, Any], root: Path) -> None:
+    other = copy.deepcopy(verdict)
+    other["bars"][0]["verdict"] = "HOLDS" if other["bars"][0]["verdict"] != "HOLDS" else "FAILS"
+    with pytest.raises(PacelineError, match=r"other bars by today's judge.*--again"):
+        reproduce(other, root)
+
+
+def test_a_rate_that_is_no_longer_searched_is_refused(verdict: dict[str, Any], root: Path) -> None:
+    other = copy.deepcopy(verdict)
+    for cell in other["cells"]:
+        cell["lr"] = 0.25
+    with pytest.raises(PacelineError, match=r"no longer searches 0.25.*--again"):
+        reproduce(other, root)
+
+
+def test_a_cell_that_failed_is_compared_too(verdict: dict[str, Any], root: Path) -> None:
+    other = copy.deepcopy(verdict)
+    for cell in other["cells"]:
+        del cell["ledger"]["state_bytes"]  # as `write_failure` leaves it
+    with pytest.raises(PacelineError, match=r"came out with another state_bytes .*--again"):
+        reproduce(other, root)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [

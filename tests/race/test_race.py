@@ -114,6 +114,12 @@ def test_a_contestant_may_refuse_an_event_before_anything_runs(text: Event, tmp_
     assert not (tmp_path / "race").exists()
 
 
+def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PacelineError, match=f"Two tasks are named {event().task.name}"):
+        race([Toy("a")], [event(), event()], out=tmp_path / "race", seeds=1)
+    assert not (tmp_path / "race").exists()
+
+
 def test_failures_are_results_and_the_others_are_still_compared(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@
 Cells follow from code, seed and versions, up to rounding: another processor, or a loop that was made faster, sums in
 another order. So where all of a seed's scores and meters come out as they were, within what float32 may round
 (`core/tolerances.py`), and its counts, operations and bytes exactly, an edit has not moved them, and the verdict speaks
-of the new code too.
+of the new code too. The stored cells are judged anew, by the judge as it is, and must come to the same words.
 """
 
 import importlib
@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from paceline.claims._contract import Bar, Design
-from paceline.claims._run import JUDGE, modules_of
+from paceline.claims._run import modules_of
 from paceline.claims._sources import digests, versions
+from paceline.claims._verdict import decide
 from paceline.core.errors import PacelineError
 from paceline.core.tolerances import tolerance
 from paceline.race.run import race
 from paceline.race.watcher import Watcher
 
-SPENT = ("tokens", "flops", "state_bytes", "model_calls")
+SPENT = ("tokens", "flops", "state_bytes", "model_calls", "parameters")
 
 
 def reproduce(stored: dict[str, Any], root: Path, watcher: Watcher | None = None) -> dict[str, Any]:
@@ -34,31 +35,43 @@ def reproduce(stored: dict[str, Any], root: Path, watcher: Watcher | None = None
         watcher: hears of progress.
 
     Raises:
-        PacelineError: the claim declares something else now, its judge or a library changed, or a cell came out
-            otherwise: then only running all of it anew can tell.
+        PacelineError: the claim declares something else now, a library changed, the judge comes to another word, or a
+            cell came out otherwise: then only running all of it anew can tell.
     """
     name = f"paceline.claims.{stored['family']}.{stored['method']}"
     module = importlib.import_module(name)
     design: Design = module.design(stored["budget"], root / "corpora")
     sources = digests(modules_of(name, design))
-    _check(stored, module.CLAIM, design, sources)
-    if module.faithful() != stored["marks"]["faithful"]:
+    _check(stored, module.CLAIM, design)
+    if (faithful := module.faithful()) != stored["marks"]["faithful"]:
         raise PacelineError(f"{stored['method']} is no longer as faithful as it was: run the claim with --again.")
-    seed = stored["seeds"][0]
+    seed, searched = stored["seeds"][0], {contestant.name: contestant.settings for contestant in design.contestants}
     apart: list[float] = []
     with tempfile.TemporaryDirectory(dir=root, prefix=".reproduced.") as folder:
         for event in design.events:
             known = {c["contestant"]: c for c in stored["cells"] if (c["task"], c["seed"]) == (event.task.name, seed)}
             for contestant in design.contestants:
-                contestant.settings = (known[contestant.name]["lr"],)  # what the search had chosen
+                chosen = known[contestant.name]["lr"]
+                if chosen not in searched[contestant.name]:
+                    raise PacelineError(f"{contestant.name} no longer searches {chosen}: run the claim with --again.")
+                contestant.settings = (chosen,)
             result = race(design.contestants, [event], out=Path(folder, event.task.name), seeds=[seed], watcher=watcher)
             apart += [_compare(cell, known[cell["contestant"]]) for cell in result["cells"]]
+    decided = decide(design, stored, faithful)
+    for what in ("verdict", "marks", "bars", "shams"):
+        if _words(decided[what]) != _words(stored[what]):
+            raise PacelineError(f"{stored['method']} has other {what} by today's judge: run the claim with --again.")
     today = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {"at": today, "seed": seed, "cells": len(apart), "apart": max(apart)}
-    return {**stored, "sources": sources, "reproduced": facts}
+    return {**stored, **decided, "sources": sources, "reproduced": facts}
 
 
-def _check(stored: dict[str, Any], claim: str, design: Design, sources: dict[str, str]) -> None:
+def _words(told: Any) -> Any:
+    """What was decided, without the numbers, which another way to compute an interval may round otherwise."""
+    return [row["verdict"] for row in told] if isinstance(told, list) else told
+
+
+def _check(stored: dict[str, Any], claim: str, design: Design) -> None:
     """Refuse where what is declared is not what was judged."""
     seeds = list(range(design.seeds)) if isinstance(design.seeds, int) else list(design.seeds)
     pairs = {
@@ -67,7 +80,6 @@ def _check(stored: dict[str, Any], claim: str, design: Design, sources: dict[str
         "its seeds": (seeds, stored["seeds"]),
         "its tasks": ([event.task.describe() for event in design.events], [t["describe"] for t in stored["tasks"]]),
         "its contestants": ({c.name for c in design.contestants}, {cell["contestant"] for cell in stored["cells"]}),
-        "the code that judges": (sources.get(JUDGE), stored["sources"].get(JUDGE)),
         "the versions of libraries": (versions(), stored["versions"]),
     }
     for what, (now, then) in pairs.items():
@@ -84,7 +96,7 @@ def _declared(stored: dict[str, Any]) -> list[dict[str, Any]]:
 def _compare(cell: dict[str, Any], known: dict[str, Any]) -> float:
     """The largest difference of a score or meter, as a share of it; more than rounding is refused."""
     now, then = (
-        {"status": c["status"], "score": c["score"], **c["meters"]} | {key: c["ledger"][key] for key in SPENT}
+        {"status": c["status"], "score": c["score"], **c["meters"]} | {key: c["ledger"].get(key) for key in SPENT}
         for c in (cell, known)
     )
     largest = 0.0

@@ -62,8 +62,11 @@ def race(
     _check_main()
     entrants = [Model(c) if isinstance(c, str) else c for c in contestants]
     names = [c.name for c in entrants]
+    tasks = [event.task.name for event in events]
     if not names or len(set(names)) < len(names):
         raise PacelineError("A race needs contestants, each named once." if names else "A race needs a contestant.")
+    if len(set(tasks)) < len(tasks):  # a cell's place has the task's name in it
+        raise PacelineError(f"Two tasks are named {max(tasks, key=tasks.count)}: race them one after the other.")
     pairs = len(entrants) * (len(entrants) - 1) // 2
     seeds = seeds_needed(max(1, pairs)) if seeds is None else seeds
     chosen = range(seeds) if isinstance(seeds, int) else list(seeds)
