@@ -63,7 +63,7 @@ def reproduce(stored: dict[str, Any], root: Path, watcher: Watcher | None = None
             raise PacelineError(f"{stored['method']} has other {what} by today's judge: run the claim with --again.")
     today = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {"at": today, "seed": seed, "cells": len(apart), "apart": max(apart)}
-    return {**stored, **decided, "sources": sources, "reproduced": facts}
+    return {**stored, **decided, "limits": design.limits, "sources": sources, "reproduced": facts}
 
 
 def _words(told: Any) -> Any:
