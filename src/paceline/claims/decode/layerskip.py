@@ -9,8 +9,8 @@ prompt is on nobody's bill. The plain model may do as suits it best on the very 
 or not at all. In the sham the exits learn, with the same weights and dropout, the next bytes of another text.
 
 Exit, guesses and thresholds were chosen after a pilot on another seed, without the sham. The exit at layer 4 was ahead
-by 0.38 bits per byte, that at layer 2 by 0.67; the whole model was behind by 0.005. Drafts of two guesses made 1.29
-tokens a pass from layer 4 and 1.18 from layer 2, the plain model 1.11 at best.
+by 0.38 bits per byte, that at layer 2 by 0.67; the whole model was behind by 0.005. Drafts of two guesses, with pauses,
+made 1.29 tokens a pass from layer 4 and 1.18 from layer 2, the plain model 1.11 at best.
 """
 
 import math
@@ -42,6 +42,11 @@ CLAIM = (
     "0.2 bits per byte and costs the whole model at most 0.05; and self-speculation from there makes more tokens per "
     "pass over the weights, by more than 0.05, than a model trained without the recipe does in its best way."
 )
+SEEDS = range(10, 20)
+"""In a first run, on 0 to 9, every model paused its drafts after refusals, which suits none that drafts at a profit, and
+the plain one refuses the most: 0.120 tokens a pass behind. Now nobody pauses; fresh seeds, bars unchanged."""
+NEVER = 1_000_000
+"""Refused drafts before a pause."""
 METHOD, PLAIN, SHAM = "layerskip", "plain", "layerskip, exits learn other texts"
 LAYERS, EXIT, GUESSES, EARLIER = 8, 4, 2, 2
 RATE, DROPOUT, SCALE = 5e-3, 0.1, 0.2
@@ -124,9 +129,9 @@ def asked(job: Job, how: str, decoder: Decoder) -> Outcome:
         hidden, _ = lm.through(lm.embed(data.ids), lm.initial_state(len(data.ids)).layers[:depth], 0)
         return Outcome(task.score(lm.head(hidden), data.targets).tolist(), [], bill)
     prompts = task.drawn(job.seed)
-    ways = [speculated(lm, prompts, EXIT)]
+    ways = [speculated(lm, prompts, EXIT, job.seed)]
     if how == PLAIN:
-        ways += [speculated(lm, prompts, EARLIER), ([1.0] * len(prompts), 0.0)]
+        ways += [speculated(lm, prompts, EARLIER, job.seed), ([1.0] * len(prompts), 0.0)]
     items, accepted = max(ways, key=lambda way: sum(way[0]))
     same = [greedy_stays(lm, prompt, EXIT) for prompt in prompts[:2]]
     return Outcome(items, [], bill, {"accepted": accepted, "same_as_greedy": sum(same) / len(same)})
@@ -138,11 +143,12 @@ def greedy_stays(lm: LayeredDecoder, prompt: list[int], depth: int) -> bool:
     return drafting == plain
 
 
-def speculated(lm: LayeredDecoder, prompts: list[list[int]], depth: int) -> tuple[list[float], float]:
+def speculated(lm: LayeredDecoder, prompts: list[list[int]], depth: int, seed: int) -> tuple[list[float], float]:
     """Tokens per pass over the weights after each prompt, and the share of guesses that were accepted."""
     rates, drafted, accepted = [], 0, 0
     for number, prompt in enumerate(prompts):
-        stream = generate(lm, prompt, LayerSkip(depth, GUESSES, temperature=1.0), len(prompt), seed=number)
+        strategy = LayerSkip(depth, GUESSES, temperature=1.0, patience=NEVER)
+        stream = generate(lm, prompt, strategy, len(prompt), seed=derive(seed, "draws", number))
         stream.all()
         counts = stream.counts
         rates.append((counts.made - 1) / (counts.calls - 1 + counts.helper_calls * depth / LAYERS))
@@ -163,7 +169,7 @@ def design(budget: Budget, corpora: Path) -> Design:
     return Design(
         contestants=[Measured(how, measure, how, Exits) for how in (METHOD, PLAIN, SHAM)],
         events=events,
-        seeds=1 if smoke else 10,
+        seeds=1 if smoke else SEEDS,
         bars=[
             Bar(EARLY, METHOD, PLAIN, by=0.2),
             Bar(FULL, METHOD, PLAIN, by=-0.05),
