@@ -43,8 +43,8 @@ CLAIM = (
     "pass over the weights, by more than 0.05, than a model trained without the recipe does in its best way."
 )
 SEEDS = range(10, 20)
-"""In a first run, on 0 to 9, every model paused its drafts after refusals, which suits none that drafts at a profit, and
-the plain one refuses the most: 0.120 tokens a pass behind. Now nobody pauses; fresh seeds, bars unchanged."""
+"""In a first run, on 0 to 9, every model paused its drafts after refusals, which suits none that drafts at a profit,
+and the plain one refuses the most: 0.120 tokens a pass behind. Now nobody pauses; fresh seeds, bars unchanged."""
 NEVER = 1_000_000
 """Refused drafts before a pause."""
 METHOD, PLAIN, SHAM = "layerskip", "plain", "layerskip, exits learn other texts"
