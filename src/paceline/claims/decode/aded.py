@@ -8,6 +8,9 @@ at most, 4 deep, after 150 rounds of search. Nobody pauses after refusals, for a
 with as many guesses in one line, 16 deep, races without a bar: the paper does not compare with it, and where a model
 repeats itself at length a line goes further than a tree of depth 4. Greedy decoding has 1 token per pass whatever it
 reads, so it continues one excerpt. The thresholds were set after a pilot on seeds from 1,000 on.
+
+Known: the documents are drawn from all that the default text has, and of five seeds of 16 it is documentation, not a
+program; two excerpts of seed 23 are the same. Without these six the bars hold as well.
 """
 
 import math

@@ -4,7 +4,8 @@ SmolLM2-135M reads excerpts of real text with every layer but the first three pr
 block, 16 sinks and the block itself, k as in the authors' code. The rival chooses the most recent keys instead, which
 makes it a sliding window with sinks; the sham chooses at random; all three run the same code. Nothing is trained. In
 the repeated text, the last 800 tokens have been read 1,760 tokens before, further back than the rival sees. Operations
-are counted, full attention with its whole square; they have no bar.
+are counted, full attention with its whole square; they have no bar. The meter, the share of keys that are attended,
+follows from the sizes alone, so that HiP acts is what the shams tell.
 """
 
 from pathlib import Path
